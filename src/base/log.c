@@ -1,0 +1,66 @@
+#include "base/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static int log_rank;
+static bool line_open; /* a progress line stands without its newline */
+static void (*on_fatal)(void);
+
+void log_init(int rank) { log_rank = rank; }
+
+bool log_is_terminal(void) { return isatty(STDOUT_FILENO); }
+
+void log_on_fatal(void (*handler)(void)) { on_fatal = handler; }
+
+static void end_progress(void) {
+    if (line_open) fputc('\n', stdout);
+    line_open = false;
+}
+
+void log_info(const char *format, ...) {
+    if (log_rank != 0) return;
+    end_progress();
+    va_list args;
+    va_start(args, format);
+    vprintf(format, args);
+    va_end(args);
+    putchar('\n');
+    fflush(stdout);
+}
+
+void log_warning(const char *format, ...) {
+    if (log_rank == 0) end_progress();
+    fflush(stdout);
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "vqmoe: rank %d: warning: ", log_rank);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+}
+
+void log_progress(const char *format, ...) {
+    if (log_rank != 0 || !log_is_terminal()) return;
+    va_list args;
+    va_start(args, format);
+    fputs("\r\033[K", stdout);
+    vprintf(format, args);
+    va_end(args);
+    fflush(stdout);
+    line_open = true;
+}
+
+void log_fatal(const char *file, int line, const char *format, ...) {
+    fflush(stdout);
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "vqmoe: rank %d: %s:%d: ", log_rank, file, line);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    if (on_fatal) on_fatal();
+    abort();
+}

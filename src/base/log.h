@@ -1,0 +1,24 @@
+/* Lines for people: progress on stdout by rank 0, warnings on stderr by any rank. */
+#ifndef VQMOE_LOG_H
+#define VQMOE_LOG_H
+
+#include <stdbool.h>
+
+void log_init(int rank); /* before the first line; rank 0 alone prints log_info */
+
+void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));    /* stdout, rank 0 */
+void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2))); /* stderr, names the rank */
+
+/* Rewrites the current line on a terminal; prints nothing otherwise. Ended by the next log_info. */
+void log_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
+bool log_is_terminal(void);
+
+/* For kernels and communication: prints rank, file and line and ends the whole job; no rank can go on alone. */
+_Noreturn void log_fatal(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
+#define FATAL(...) log_fatal(__FILE__, __LINE__, __VA_ARGS__)
+#define CHECK(condition) ((condition) ? (void)0 : FATAL("violated: %s", #condition))
+
+/* What log_fatal calls last (comm sets it to end the peers too); abort() if none. */
+void log_on_fatal(void (*handler)(void));
+
+#endif

@@ -1,0 +1,25 @@
+/* Errors of configuration, data and checkpoints: the first function that knows the error says it, the others pass it on. */
+#ifndef VQMOE_STATUS_H
+#define VQMOE_STATUS_H
+
+/* Also the exit codes of the program. */
+enum status {
+    STATUS_OK = 0,
+    STATUS_INTERNAL = 1,   /* a bug, or memory that cannot be had */
+    STATUS_CONFIG = 2,     /* command line or configuration */
+    STATUS_DATA = 3,       /* data missing, too short, malformed */
+    STATUS_CHECKPOINT = 4, /* checkpoint missing, foreign, damaged, of another shape */
+    STATUS_WRITE = 5,      /* cannot write */
+    STATUS_NOT_FINITE = 6, /* loss is NaN or infinite */
+    STATUS_PEER = 7,       /* a rank was lost or a time-out passed */
+};
+
+/* Records one line that names the file, the key, what was expected and what was found; returns status. A message already
+ * recorded is kept: the first one knows best. */
+enum status status_fail(enum status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The recorded line, or "" . Owned by this module, valid until status_clear. */
+const char *status_message(void);
+void status_clear(void);
+
+#endif

@@ -1,0 +1,105 @@
+/* The configuration of a run. One table of keys (keys.c) is the single source of names, defaults, ranges, help and errors;
+ * YAML files, `--set key=value` and the JSON text inside checkpoints all go through it. */
+#ifndef VQMOE_CONFIG_H
+#define VQMOE_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/status.h"
+
+enum { CONFIG_TEXT = 512 }; /* bytes of the longest text value, its end included */
+
+enum preset { PRESET_PAPER, PRESET_PUBLISHED };
+enum data_kind { DATA_ENWIK8, DATA_TEXT8, DATA_TEXT };
+enum newlines { NEWLINES_DROP, NEWLINES_KEEP };
+enum model_kind { MODEL_LM };
+enum attention_kind { ATTENTION_RELATIVE, ATTENTION_ABSOLUTE };
+enum norm_kind { NORM_POST, NORM_PRE };
+enum moe_mode { MOE_JOINT, MOE_DISCRETE, MOE_CONTINUOUS };
+enum normalize { NORMALIZE_ALL, NORMALIZE_TOPK };
+enum balance_scope { BALANCE_GLOBAL, BALANCE_RANK };
+enum code_init { CODE_NORMAL, CODE_UNIFORM };
+enum straight_through { STRAIGHT_FULL, STRAIGHT_BLEND };
+enum device_kind { DEVICE_AUTO, DEVICE_CPU };
+enum comm_kind { COMM_AUTO, COMM_SELF, COMM_MPI };
+
+struct config {
+    enum preset preset;
+    struct {
+        char dir[CONFIG_TEXT];
+        int64_t seed;
+    } run;
+    struct {
+        enum data_kind kind;
+        char train[CONFIG_TEXT]; /* enwik8, text8: the whole file, split by bytes; text: the training file */
+        char valid[CONFIG_TEXT], test[CONFIG_TEXT];
+        enum newlines newlines;
+    } data;
+    struct {
+        enum model_kind kind;
+        enum attention_kind attention;
+        enum norm_kind norm;
+        int64_t layers, d_model, heads, d_head, d_inner, segment, memory;
+        double dropout, attention_dropout;
+    } model;
+    struct {
+        enum moe_mode mode;
+        int64_t experts;
+        bool share_norm, discrete_norm;
+    } moe;
+    struct {
+        char kind[32]; /* a name of the list in moe/router.c */
+        int64_t top_k;
+        enum normalize normalize;
+        double balance;
+        enum balance_scope balance_scope;
+    } router;
+    struct {
+        char kind[32];     /* a name of the list in moe/quantizer.c */
+        int64_t codes;     /* 0: as many as experts */
+        enum code_init init;
+        enum straight_through straight_through;
+        double contribution, alpha, beta;
+    } quantizer;
+    struct {
+        int64_t expert;  /* ranks of an expert-parallel group; 0: all */
+        int64_t threads; /* per rank; 0 (auto): cores of the node over its ranks */
+        enum comm_kind comm;
+    } parallel;
+    enum device_kind device;
+    struct {
+        double lr, clip;
+        int64_t warmup, decay_steps; /* decay_steps 0: train.steps */
+    } optim;
+    struct {
+        int64_t batch, steps, accumulate, log_every;
+    } train;
+    struct {
+        int64_t every, batch, segment, memory; /* memory -1: model.memory + model.segment - segment */
+    } eval;
+    struct {
+        int64_t every_steps; /* 0: at the end only */
+    } checkpoint;
+};
+
+/* Reads the YAML files in order, then the overrides ("key=value"); later ones win. Defaults depend on `preset`, whichever source
+ * sets it. Errors: STATUS_CONFIG, one line with file, line, key, expected and found, or with the nearest key for an unknown one. */
+enum status config_load(struct config *config, const char *const *files, int n_files, const char *const *overrides,
+                        int n_overrides);
+
+/* From the JSON of a checkpoint (`source` names it in errors), then overrides. A key this version does not know is an error. */
+enum status config_load_json(struct config *config, const char *json, const char *source, const char *const *overrides,
+                             int n_overrides);
+
+/* All keys as one flat JSON object, in table order; the caller frees it. */
+char *config_to_json(const struct config *config);
+
+/* All keys with their values as YAML, in sections, that config_load reads back to the same configuration. */
+void config_print_yaml(const struct config *config, FILE *out);
+
+/* Every key with type, range, default and one line of help. */
+void config_print_help(FILE *out);
+
+#endif
