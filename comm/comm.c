@@ -1,0 +1,48 @@
+#include "comm/comm.h"
+
+#include "base/log.h"
+
+enum { BUCKET = 1 << 20 }; /* elements: 4 MiB of floats */
+
+void comm_allreduce(struct comm *comm, void *data, int64_t count, enum comm_type type, enum comm_reduction reduction) {
+    CHECK(count >= 0);
+    if (count) comm->ops->allreduce(comm, data, count, type, reduction);
+}
+
+void comm_allreduce_buckets(struct comm *comm, real *data, int64_t count) {
+    for (int64_t at = 0; at < count; at += BUCKET)
+        comm_allreduce(comm, data + at, count - at < BUCKET ? count - at : BUCKET, COMM_REAL, COMM_SUM);
+}
+
+void comm_allgather(struct comm *comm, int64_t *out, const int64_t *in, int64_t count) {
+    comm->ops->allgather(comm, out, in, count);
+}
+
+void comm_broadcast(struct comm *comm, void *data, int64_t bytes, int root) {
+    comm->ops->broadcast(comm, data, bytes, root);
+}
+
+void comm_exchange_rows(struct comm *comm, void *out, const void *in, int64_t row_bytes, const struct comm_blocks *receive,
+                        const struct comm_blocks *send) {
+    comm->ops->exchange_rows(comm, out, in, row_bytes, receive, send);
+}
+
+void comm_barrier(struct comm *comm) { comm->ops->barrier(comm); }
+
+struct comm *comm_split(struct comm *comm, int color) { return comm->ops->split(comm, color); }
+
+const void *comm_mpi_handle(struct comm *comm) { return comm->ops->mpi_handle(comm); }
+
+void comm_free(struct comm *comm) {
+    if (comm) comm->ops->free(comm);
+}
+
+enum status comm_agree(struct comm *comm, enum status status) {
+    int64_t first = status == STATUS_OK ? comm->size : comm->rank;
+    comm_allreduce(comm, &first, 1, COMM_INT64, COMM_MIN);
+    if (first == comm->size) return STATUS_OK;
+    int64_t agreed = status;
+    comm_broadcast(comm, &agreed, sizeof agreed, (int)first);
+    if (comm->rank != first) status_clear();
+    return (enum status)agreed;
+}

@@ -1,0 +1,70 @@
+/* A group of ranks, and the few ways in which they exchange data. One table of functions per transport; the model holds a
+ * `struct comm *` and never notices which. Failures end the job (log.h, FATAL): no rank can go on alone.
+ *
+ * Every function is collective over its group: all ranks call it, in the same order, also with nothing to send. */
+#ifndef VQMOE_COMM_H
+#define VQMOE_COMM_H
+
+#include <stdint.h>
+
+#include "base/real.h"
+#include "base/status.h"
+
+enum comm_type { COMM_REAL, COMM_DOUBLE, COMM_INT64 };
+enum comm_reduction { COMM_SUM, COMM_MIN, COMM_MAX };
+
+struct comm;
+
+/* Which rows go to or come from each peer: blocks of contiguous rows, the same number of blocks for every peer in one direction.
+ * Block i of peer p: rows [offset, offset + count) of the local buffer, at index p * blocks + i. Block i of a sender meets block i of
+ * the receiver, in the same order with the same count. Empty blocks are fine. */
+struct comm_blocks {
+    const int *per_peer;   /* [size] number of blocks of each peer */
+    const int64_t *offset; /* rows; blocks of peer 0, then of peer 1, ... */
+    const int64_t *count;
+};
+
+struct comm_ops {
+    const char *name;
+    void (*allreduce)(struct comm *comm, void *data, int64_t count, enum comm_type type, enum comm_reduction reduction);
+    void (*allgather)(struct comm *comm, int64_t *out /* [size, count] */, const int64_t *in /* [count] */, int64_t count);
+    void (*broadcast)(struct comm *comm, void *data, int64_t bytes, int root);
+    void (*exchange_rows)(struct comm *comm, void *out, const void *in, int64_t row_bytes, const struct comm_blocks *receive,
+                          const struct comm_blocks *send);
+    void (*barrier)(struct comm *comm);
+    struct comm *(*split)(struct comm *comm, int color);
+    const void *(*mpi_handle)(struct comm *comm);
+    void (*free)(struct comm *comm);
+};
+
+struct comm {
+    const struct comm_ops *ops;
+    int rank, size;
+};
+
+/* One process alone. */
+struct comm *comm_self_new(void);
+/* Over MPI_COMM_WORLD, which must be initialised; MPI moves host memory only. */
+struct comm *comm_mpi_new(void);
+
+/* Reduces in place; the same bits on every rank. */
+void comm_allreduce(struct comm *comm, void *data, int64_t count, enum comm_type type, enum comm_reduction reduction);
+/* The same over a long vector, in buckets of bounded size: no transport sees more than a bucket at once. */
+void comm_allreduce_buckets(struct comm *comm, real *data, int64_t count);
+void comm_allgather(struct comm *comm, int64_t *out, const int64_t *in, int64_t count);
+void comm_broadcast(struct comm *comm, void *data, int64_t bytes, int root);
+/* The all-to-all of the product: rows of row_bytes go straight from their places here to their places there. */
+void comm_exchange_rows(struct comm *comm, void *out, const void *in, int64_t row_bytes, const struct comm_blocks *receive,
+                        const struct comm_blocks *send);
+void comm_barrier(struct comm *comm);
+/* A new group of the ranks with the same color, in rank order; the caller frees it. */
+struct comm *comm_split(struct comm *comm, int color);
+/* Pointer to the MPI_Comm behind it, lent to the checkpoint writer; NULL for one process alone. */
+const void *comm_mpi_handle(struct comm *comm);
+void comm_free(struct comm *comm); /* NULL is fine */
+
+/* What all ranks agree on after a step that each may fail: the status of the first failed rank, or STATUS_OK. That rank alone keeps
+ * its message. */
+enum status comm_agree(struct comm *comm, enum status status);
+
+#endif

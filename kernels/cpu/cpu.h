@@ -1,0 +1,30 @@
+/* What the CPU's files share. Each family of operations is a file; ops_table.c gathers them. */
+#ifndef VQMOE_CPU_H
+#define VQMOE_CPU_H
+
+#include <omp.h>
+
+#include "kernels/ops.h"
+
+/* Below this many elements a parallel region costs more than it saves. */
+enum { PARALLEL_MIN = 16384 };
+
+/* Sums over rows into one vector per thread, then over threads in order: the same bits on the same number of threads. */
+real *partial_take(struct arena *scratch, int64_t n); /* [threads, n], zeroed */
+void partial_add(real *out, const real *partial, int64_t n);
+
+/* values[0 .. n) of one row, in place. */
+void dropout_row(real *values, const struct dropout *dropout, uint32_t row, int64_t n);
+
+/* Fills this family's entries of the table. */
+void cpu_gemm_ops(struct ops *table);
+void cpu_elementwise_ops(struct ops *table);
+void cpu_embedding_ops(struct ops *table);
+void cpu_norm_ops(struct ops *table);
+void cpu_attention_ops(struct ops *table);
+void cpu_softmax_ops(struct ops *table);
+void cpu_route_ops(struct ops *table);
+void cpu_quantize_ops(struct ops *table);
+void cpu_optimizer_ops(struct ops *table);
+
+#endif

@@ -1,0 +1,67 @@
+/* Matrix products: oneDNN in float (faster on this model's shapes, docs/performance.md), OpenBLAS in double. */
+#include "base/log.h"
+#include "kernels/cpu/cpu.h"
+
+#ifdef REAL_DOUBLE
+#include <cblas.h>
+
+static void multiply(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda, const real *b,
+                     int64_t ldb, double beta, real *c, int64_t ldc) {
+    CHECK(N <= INT32_MAX && O <= INT32_MAX && I <= INT32_MAX);
+    cblas_dgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)N, (int)O, (int)I, alpha, a,
+                (int)lda, b, (int)ldb, beta, c, (int)ldc);
+}
+
+const char *ops_library(void) { return openblas_get_config(); }
+#else
+#include <oneapi/dnnl/dnnl.h>
+#include <stdio.h>
+
+static void multiply(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda, const real *b,
+                     int64_t ldb, double beta, real *c, int64_t ldc) {
+    dnnl_status_t status = dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', N, O, I, (float)alpha, a, lda, b, ldb, (float)beta, c, ldc);
+    if (status != dnnl_success) FATAL("dnnl_sgemm(%ld, %ld, %ld) failed with %d", (long)N, (long)O, (long)I, (int)status);
+}
+
+const char *ops_library(void) {
+    static char name[64];
+    const dnnl_version_t *version = dnnl_version();
+    snprintf(name, sizeof name, "oneDNN %d.%d.%d", version->major, version->minor, version->patch);
+    return name;
+}
+#endif
+
+static void gemm(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda, const real *b,
+                 int64_t ldb, double beta, real *c, int64_t ldc) {
+    if (N > 0 && O > 0 && I > 0) multiply(ta, tb, N, O, I, alpha, a, lda, b, ldb, beta, c, ldc);
+    else if (beta == 0)
+        for (int64_t n = 0; n < N; ++n)
+            for (int64_t o = 0; o < O; ++o) c[n * ldc + o] = 0;
+}
+
+static void linear_forward(real *out, const real *in, const real *weight, const real *bias, int64_t N, int64_t O, int64_t I) {
+    gemm(false, true, N, O, I, 1, in, I, weight, I, 0, out, O);
+    if (!bias) return;
+#pragma omp parallel for schedule(static) if (N * O > PARALLEL_MIN)
+    for (int64_t n = 0; n < N; ++n)
+        for (int64_t o = 0; o < O; ++o) out[n * O + o] += bias[o];
+}
+
+static void linear_backward(real *din, bool add_din, real *dweight, real *dbias, const real *dout, const real *in,
+                            const real *weight, int64_t N, int64_t O, int64_t I) {
+    if (din) gemm(false, false, N, I, O, 1, dout, O, weight, I, add_din ? 1 : 0, din, I);
+    gemm(true, false, O, I, N, 1, dout, O, in, I, 1, dweight, I);
+    if (!dbias) return;
+#pragma omp parallel for schedule(static) if (N * O > PARALLEL_MIN)
+    for (int64_t block = 0; block < (O + 15) / 16; ++block) { /* a thread owns columns: no two add to one sum */
+        int64_t first = block * 16, end = first + 16 < O ? first + 16 : O;
+        for (int64_t n = 0; n < N; ++n)
+            for (int64_t o = first; o < end; ++o) dbias[o] += dout[n * O + o];
+    }
+}
+
+void cpu_gemm_ops(struct ops *table) {
+    table->gemm = gemm;
+    table->linear_forward = linear_forward;
+    table->linear_backward = linear_backward;
+}

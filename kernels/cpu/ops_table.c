@@ -1,0 +1,21 @@
+#include <omp.h>
+
+#include "kernels/cpu/cpu.h"
+
+const struct ops *ops;
+
+void ops_init_cpu(int threads) {
+    static struct ops table = {.name = "cpu"};
+    omp_set_dynamic(0);
+    omp_set_num_threads(threads);
+    cpu_gemm_ops(&table);
+    cpu_elementwise_ops(&table);
+    cpu_embedding_ops(&table);
+    cpu_norm_ops(&table);
+    cpu_attention_ops(&table);
+    cpu_softmax_ops(&table);
+    cpu_route_ops(&table);
+    cpu_quantize_ops(&table);
+    cpu_optimizer_ops(&table);
+    ops = &table;
+}
