@@ -1,5 +1,5 @@
-/* The configuration of a run. One table of keys (keys.c) is the single source of names, defaults, ranges, help and errors;
- * YAML files, `--set key=value` and the JSON text inside checkpoints all go through it. */
+/* The configuration of a run. One table of keys (keys.c) is the single source of names, defaults, ranges, help
+ * and errors; YAML files, `--set key=value` and the JSON text inside checkpoints all go through it. */
 #ifndef VQMOE_CONFIG_H
 #define VQMOE_CONFIG_H
 
@@ -57,8 +57,8 @@ struct config {
         enum balance_scope balance_scope;
     } router;
     struct {
-        char kind[32];     /* a name of the list in moe/quantizer.c */
-        int64_t codes;     /* 0: as many as experts */
+        char kind[32]; /* a name of the list in moe/quantizer.c */
+        int64_t codes; /* 0: as many as experts */
         enum code_init init;
         enum straight_through straight_through;
         double contribution, alpha, beta;
@@ -77,21 +77,24 @@ struct config {
         int64_t batch, steps, accumulate, log_every;
     } train;
     struct {
-        int64_t every, batch, segment, memory; /* memory -1: model.memory + model.segment - segment */
+        int64_t every, batch, segment;
+        int64_t
+            memory; /* -1 (auto): model.memory + model.segment - segment, at least 0; absolute attention: 0 */
     } eval;
     struct {
         int64_t every_steps; /* 0: at the end only */
     } checkpoint;
 };
 
-/* Reads the YAML files in order, then the overrides ("key=value"); later ones win. Defaults depend on `preset`, whichever source
- * sets it. Errors: STATUS_CONFIG, one line with file, line, key, expected and found, or with the nearest key for an unknown one. */
-enum status config_load(struct config *config, const char *const *files, int n_files, const char *const *overrides,
-                        int n_overrides);
+/* Reads the YAML files in order, then the overrides ("key=value"); later ones win. Defaults depend on `preset`,
+ * whichever source sets it. Errors: STATUS_CONFIG, one line with file, line, key, expected and found, or with the
+ * nearest key for an unknown one. */
+enum status config_load(struct config *config, const char *const *files, int n_files,
+                        const char *const *overrides, int n_overrides);
 
 /* From the JSON of a checkpoint (`source` names it in errors), then overrides. A key this version does not know is an error. */
-enum status config_load_json(struct config *config, const char *json, const char *source, const char *const *overrides,
-                             int n_overrides);
+enum status config_load_json(struct config *config, const char *json, const char *source,
+                             const char *const *overrides, int n_overrides);
 
 /* All keys as one flat JSON object, in table order; the caller frees it. */
 char *config_to_json(const struct config *config);

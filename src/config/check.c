@@ -1,0 +1,56 @@
+#include "config/loader.h"
+
+static const struct origin *origin_of(const struct loader *loader, const char *name) {
+    return &loader->origins[key_find(name) - config_keys];
+}
+
+static enum status at_most(const struct loader *loader, const char *name, int64_t value, const char *other,
+                           int64_t most) {
+    if (value <= most) return STATUS_OK;
+    return loader_fail(origin_of(loader, name), name, "expected at most %s = %lld, found %lld", other,
+                       (long long)most, (long long)value);
+}
+
+/* Absolute positions know no memory: its default becomes 0, a request for one is an error. */
+static enum status check_memory(struct loader *loader) {
+    struct config *config = &loader->config;
+    if (config->model.attention != ATTENTION_ABSOLUTE) return STATUS_OK;
+    const struct origin *memory = origin_of(loader, "model.memory"), *eval = origin_of(loader, "eval.memory");
+    if (!memory->source) config->model.memory = 0;
+    if (config->model.memory != 0)
+        return loader_fail(memory, "model.memory", "expected 0 with model.attention: absolute, found %lld",
+                           (long long)config->model.memory);
+    if (config->eval.memory > 0)
+        return loader_fail(eval, "eval.memory",
+                           "expected 0 or auto with model.attention: absolute, found %lld",
+                           (long long)config->eval.memory);
+    return STATUS_OK;
+}
+
+/* enwik8 and text8 are one file, cut by bytes: another file would be ignored in silence. */
+static enum status check_data(const struct loader *loader) {
+    const struct config *config = &loader->config;
+    if (config->data.kind == DATA_TEXT) return STATUS_OK;
+    const char *name = config->data.valid[0] ? "data.valid" : config->data.test[0] ? "data.test" : NULL;
+    if (!name) return STATUS_OK;
+    return loader_fail(
+        origin_of(loader, name), name,
+        "expected nothing where data.kind is not text (data.train is cut into splits), found '%s'",
+        config->data.valid[0] ? config->data.valid : config->data.test);
+}
+
+enum status loader_check(struct loader *loader) {
+    const struct config *config = &loader->config;
+    enum status status;
+    if (config->model.d_model % 2)
+        return loader_fail(origin_of(loader, "model.d_model"), "model.d_model",
+                           "expected an even number (half sines, half cosines), found %lld",
+                           (long long)config->model.d_model);
+    status = at_most(loader, "router.top_k", config->router.top_k, "moe.experts", config->moe.experts);
+    if (status) return status;
+    status =
+        at_most(loader, "train.accumulate", config->train.accumulate, "train.batch", config->train.batch);
+    if (status) return status;
+    if ((status = check_data(loader))) return status;
+    return check_memory(loader);
+}

@@ -1,0 +1,48 @@
+/* The configuration as JSON, the form in which a checkpoint keeps it. */
+#include <cjson/cJSON.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "config/loader.h"
+
+enum status loader_read_json(struct loader *loader, const char *json, const char *source) {
+    struct origin where = {source, ORIGIN_FILE, 0, ++loader->n_sources};
+    cJSON *root = cJSON_Parse(json);
+    if (!cJSON_IsObject(root)) {
+        cJSON_Delete(root);
+        return loader_fail(&where, NULL, "expected a JSON object of configuration keys");
+    }
+    enum status status = STATUS_OK;
+    cJSON *item;
+    cJSON_ArrayForEach(item, root) {
+        char *text = cJSON_IsString(item) ? cJSON_GetStringValue(item) : cJSON_PrintUnformatted(item);
+        if (!text) FATAL("out of memory");
+        status = loader_set(loader, &where, item->string, text);
+        if (!cJSON_IsString(item)) cJSON_free(text);
+        if (status) break;
+    }
+    cJSON_Delete(root);
+    return status;
+}
+
+/* Numbers and truth values go in as they are printed: only texts need quotes. */
+static bool is_quoted(const struct config_key *key, const char *text) {
+    return key->type == KEY_TEXT || key->type == KEY_ENUM || (key->has_auto && strcmp(text, "auto") == 0);
+}
+
+char *config_to_json(const struct config *config) {
+    cJSON *root = cJSON_CreateObject();
+    for (int i = 0; i < config_n_keys; i++) {
+        const struct config_key *key = &config_keys[i];
+        char text[CONFIG_TEXT];
+        key_format(key, config, text, sizeof text);
+        if (is_quoted(key, text))
+            cJSON_AddStringToObject(root, key->name, text);
+        else
+            cJSON_AddRawToObject(root, key->name, text);
+    }
+    char *json = cJSON_PrintUnformatted(root);
+    cJSON_Delete(root);
+    if (!json) FATAL("out of memory");
+    return json;
+}

@@ -1,0 +1,129 @@
+#include "config/keys.h"
+
+#include <string.h>
+
+#define MEMBER(member) \
+    .name = #member, .offset = offsetof(struct config, member), .size = sizeof(((struct config *)0)->member)
+#define TEXT(member, default, about) MEMBER(member), .type = KEY_TEXT, .value = default, .help = about
+#define ENUM(member, default, list, about) \
+    MEMBER(member), .type = KEY_ENUM, .value = default, .names = list, .help = about
+#define BOOL(member, default, about) MEMBER(member), .type = KEY_BOOL, .value = default, .help = about
+#define INT(member, default, least, most, about) \
+    MEMBER(member), .type = KEY_INT, .value = default, .min = least, .max = most, .help = about
+#define REAL(member, default, least, most, about) \
+    MEMBER(member), .type = KEY_REAL, .value = default, .min = least, .max = most, .help = about
+#define FRACTION(member, default, about) MEMBER(member), .type = KEY_FRACTION, .value = default, .help = about
+#define AUTO(number) .has_auto = true, .auto_value = number
+
+/* Help, defaults, ranges and errors all come from here; --help, YAML and JSON list the keys in this order. */
+const struct config_key config_keys[] = {
+    {ENUM(preset, "paper", "paper|published", "the paper's formulas, or the authors' runs")},
+
+    {TEXT(run.dir, "", "output folder; empty: runs/NAME_OF_FIRST_YAML")},
+    {INT(run.seed, "1", 0, 4294967295, "of every random number")},
+
+    {ENUM(data.kind, "text", "enwik8|text8|text", "one file cut 90:5:5, or a file for each split")},
+    {TEXT(data.train, "", "training text; enwik8, text8: the whole file")},
+    {TEXT(data.valid, "", "validation text (kind text)")},
+    {TEXT(data.test, "", "test text (kind text); may be absent")},
+    {ENUM(data.newlines, "keep", "drop|keep", "line feeds in the text"), .published = "drop"},
+
+    {ENUM(model.kind, "lm", "lm", "language model")},
+    {ENUM(model.attention, "relative", "relative|absolute", "Transformer-XL, or Transformer")},
+    {ENUM(model.norm, "post", "post|pre", "place of the layer norms")},
+    {INT(model.layers, "4", 1, 255, "blocks")},
+    {INT(model.d_model, "256", 2, 65536, "width; even")},
+    {INT(model.heads, "8", 1, 1024, "attention heads")},
+    {INT(model.d_head, "64", 1, 1024, "width of a head")},
+    {INT(model.d_inner, "512", 1, 1048576, "hidden width of an expert")},
+    {INT(model.segment, "512", 1, 65536, "symbols of a row in a step")},
+    {INT(model.memory, "512", 0, 65536, "positions before them attended to; absolute: 0")},
+    {FRACTION(model.dropout, "0.1", "everywhere but attention")},
+    {FRACTION(model.attention_dropout, "0", "of attention probabilities")},
+
+    {ENUM(moe.mode, "joint", "joint|discrete|continuous", "both paths, codes only, router only")},
+    {INT(moe.experts, "16", 1, 65535, "of each layer")},
+    {BOOL(moe.share_norm, "true", "one norm for the block and the discrete path")},
+    {BOOL(moe.discrete_norm, "true", "norms in the discrete path")},
+
+    {TEXT(router.kind, "stablemoe", "smoe, stablemoe")},
+    {INT(router.top_k, "1", 1, 65535, "experts of a token; at most moe.experts")},
+    {ENUM(router.normalize, "all", "all|topk", "softmax over all or top k"), .published = "topk"},
+    {REAL(router.balance, "0.01", 0, 1000, "weight of the balance loss"), .published = "0"},
+    {ENUM(router.balance_scope, "global", "global|rank", "tokens that are balanced together")},
+
+    {TEXT(quantizer.kind, "vq", "vq")},
+    {INT(quantizer.codes, "auto", 1, 65535, "of each layer; auto: moe.experts"), AUTO(0)},
+    {ENUM(quantizer.init, "normal", "normal|uniform", "initial codes")},
+    {ENUM(quantizer.straight_through, "full", "full|blend", "input of the discrete path"),
+     .published = "blend"},
+    {REAL(quantizer.contribution, "0.05", 0, 1, "share of the code in blend")},
+    {REAL(quantizer.alpha, "0.08", 0, 1000, "weight of the VQ loss")},
+    {REAL(quantizer.beta, "0.25", 0, 1000, "weight of the commitment in it")},
+
+    {INT(parallel.expert, "auto", 1, 65535, "ranks that share the experts; auto: all"), AUTO(0)},
+    {INT(parallel.threads, "auto", 1, 1024, "per rank; auto: cores of the node / its ranks"), AUTO(0)},
+    {ENUM(parallel.comm, "auto", "auto|self|mpi", "auto: mpi where there are several ranks")},
+    {ENUM(device, "auto", "auto|cpu", "where kernels run")},
+
+    {REAL(optim.lr, "0.00035", 0, 10, "Adam's highest learning rate")},
+    {REAL(optim.clip, "0.25", 1e-6, 1e6, "largest norm of the gradient")},
+    {INT(optim.warmup, "0", 0, 1e9, "steps of linear warm-up")},
+    {INT(optim.decay_steps, "auto", 1, 1e9, "end of the cosine; auto: train.steps"), AUTO(0)},
+
+    {INT(train.batch, "44", 1, 1e6, "rows of a step, all ranks together")},
+    {INT(train.steps, "100000", 0, 1e9, "updates")},
+    {INT(train.accumulate, "1", 1, 1e6, "parts of a step; at most train.batch")},
+    {INT(train.log_every, "100", 1, 1e9, "steps between two lines of metrics")},
+
+    {INT(eval.every, "4000", 1, 1e9, "steps between two validations")},
+    {INT(eval.batch, "10", 1, 1e6, "rows")},
+    {INT(eval.segment, "128", 1, 65536, "symbols of a row at a time")},
+    {INT(eval.memory, "auto", 0, 131072, "auto: as far back as in training"), AUTO(-1)},
+
+    {INT(checkpoint.every_steps, "4000", 0, 1e9, "0: at the end only")},
+};
+const int config_n_keys = sizeof config_keys / sizeof config_keys[0];
+_Static_assert(sizeof config_keys / sizeof config_keys[0] <= CONFIG_MAX_KEYS, "raise CONFIG_MAX_KEYS");
+
+const struct config_key *key_find(const char *name) {
+    for (int i = 0; i < config_n_keys; i++)
+        if (strcmp(config_keys[i].name, name) == 0) return &config_keys[i];
+    return NULL;
+}
+
+/* Levenshtein: the fewest insertions, deletions and replacements that make b of a. */
+static int edit_distance(const char *a, const char *b) {
+    int row[CONFIG_NAME];
+    int n = (int)strlen(b);
+    for (int j = 0; j <= n; j++) row[j] = j;
+    for (int i = 0; a[i]; i++) {
+        int diagonal = row[0];
+        row[0] = i + 1;
+        for (int j = 0; j < n; j++) {
+            int best = diagonal + (a[i] != b[j]);
+            diagonal = row[j + 1];
+            if (row[j + 1] + 1 < best) best = row[j + 1] + 1;
+            if (row[j] + 1 < best) best = row[j] + 1;
+            row[j + 1] = best;
+        }
+    }
+    return row[n];
+}
+
+const struct config_key *key_nearest(const char *name) {
+    const struct config_key *nearest = config_keys;
+    int least = edit_distance(name, nearest->name);
+    for (int i = 1; i < config_n_keys; i++) {
+        int distance = edit_distance(name, config_keys[i].name);
+        if (distance < least) {
+            least = distance;
+            nearest = &config_keys[i];
+        }
+    }
+    return nearest;
+}
+
+const char *key_default(const struct config_key *key, enum preset preset) {
+    return preset == PRESET_PUBLISHED && key->published ? key->published : key->value;
+}
