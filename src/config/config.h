@@ -1,5 +1,5 @@
-/* The configuration of a run. One table of keys (keys.c) is the single source of names, defaults, ranges, help
- * and errors; YAML files, `--set key=value` and the JSON text inside checkpoints all go through it. */
+/* The configuration of a run. One table of keys (keys.c) is the single source of names, defaults, ranges,
+ * help and errors; YAML files, `--set key=value` and the JSON text inside checkpoints all go through it. */
 #ifndef VQMOE_CONFIG_H
 #define VQMOE_CONFIG_H
 
@@ -86,13 +86,14 @@ struct config {
     } checkpoint;
 };
 
-/* Reads the YAML files in order, then the overrides ("key=value"); later ones win. Defaults depend on `preset`,
- * whichever source sets it. Errors: STATUS_CONFIG, one line with file, line, key, expected and found, or with the
- * nearest key for an unknown one. */
+/* Reads the YAML files in order, then the overrides ("key=value"); later ones win. Defaults depend on
+ * `preset`, whichever source sets it. Errors: STATUS_CONFIG, one line with file, line, key, expected and
+ * found, or with the nearest key for an unknown one. */
 enum status config_load(struct config *config, const char *const *files, int n_files,
                         const char *const *overrides, int n_overrides);
 
-/* From the JSON of a checkpoint (`source` names it in errors), then overrides. A key this version does not know is an error. */
+/* From the JSON of a checkpoint (`source` names it in errors), then overrides. A key that this version does
+ * not know is an error. */
 enum status config_load_json(struct config *config, const char *json, const char *source,
                              const char *const *overrides, int n_overrides);
 

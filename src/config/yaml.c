@@ -72,7 +72,7 @@ static enum status read_document(struct source *source) {
                        root->type == YAML_SCALAR_NODE ? "value" : "list");
 }
 
-/* Every document of the stream; all but the first must be empty, or keys set twice would have two meanings. */
+/* Every document of the stream. Only the first may hold anything: overlays are files of their own. */
 static enum status read_stream(struct source *source, yaml_parser_t *parser) {
     for (int n = 0;; n++) {
         yaml_document_t document;

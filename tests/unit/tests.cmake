@@ -1,0 +1,2 @@
+vqmoe_test(config unit/config_test.c config)
+vqmoe_test(text unit/text_test.c data)
