@@ -19,9 +19,9 @@ struct comm;
  * Block i of peer p: rows [offset, offset + count) of the local buffer, at index p * blocks + i. Block i of a sender meets block i of
  * the receiver, in the same order with the same count. Empty blocks are fine. */
 struct comm_blocks {
-    const int *per_peer;   /* [size] number of blocks of each peer */
-    const int64_t *offset; /* rows; blocks of peer 0, then of peer 1, ... */
-    const int64_t *count;
+    int *per_peer;   /* [size] number of blocks of each peer */
+    int64_t *offset; /* rows; blocks of peer 0, then of peer 1, ... */
+    int64_t *count;
 };
 
 struct comm_ops {

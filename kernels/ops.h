@@ -41,6 +41,7 @@ struct ops {
     void (*fill)(real *out, real value, int64_t n);
     void (*copy)(real *out, const real *in, int64_t n);
     void (*add)(real *out, const real *a, const real *b, int64_t n); /* out = a + b; out may be a or b */
+    void (*add_scaled)(real *out, const real *in, double scale, int64_t n); /* out += scale in */
     double (*sum)(const real *in, int64_t n);
     double (*sum_squares)(const real *in, int64_t n);
     bool (*all_finite)(const real *in, int64_t n);

@@ -26,6 +26,12 @@ static void add(real *out, const real *a, const real *b, int64_t n) {
     for (int64_t i = 0; i < n; ++i) out[i] = a[i] + b[i];
 }
 
+static void add_scaled(real *out, const real *in, double scale, int64_t n) {
+    real factor = (real)scale;
+#pragma omp parallel for schedule(static) if (n > PARALLEL_MIN)
+    for (int64_t i = 0; i < n; ++i) out[i] += factor * in[i];
+}
+
 /* Sums go over blocks of fixed size, then over blocks: neither threads nor ranks' slices of a block change the bits. */
 enum { SUM_BLOCK = 4096 };
 
@@ -150,6 +156,7 @@ void cpu_elementwise_ops(struct ops *table) {
     table->fill = fill;
     table->copy = copy;
     table->add = add;
+    table->add_scaled = add_scaled;
     table->sum = sum;
     table->sum_squares = sum_squares;
     table->all_finite = all_finite;

@@ -4,6 +4,7 @@
 
 #ifdef REAL_DOUBLE
 #include <cblas.h>
+#undef I /* complex.h claims the letter */
 
 static void multiply(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda, const real *b,
                      int64_t ldb, double beta, real *c, int64_t ldc) {

@@ -1,0 +1,166 @@
+#include "model/lm.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/block.h"
+#include "base/log.h"
+
+void lm_memory_init(struct lm_memory *memory, int64_t layers, int64_t rows, int64_t capacity, int64_t d_model) {
+    *memory = (struct lm_memory){layers, rows, capacity, d_model, 0, NULL};
+    size_t elements = (size_t)(layers * rows * capacity * d_model);
+    memory->data = calloc(elements ? elements : 1, sizeof *memory->data);
+    if (!memory->data) FATAL("out of memory: %zu MiB of attention memory", elements * sizeof *memory->data >> 20);
+}
+
+void lm_memory_advance(struct lm_memory *memory, int64_t positions) {
+    memory->length = memory->length + positions < memory->capacity ? memory->length + positions : memory->capacity;
+}
+
+void lm_memory_free(struct lm_memory *memory) {
+    free(memory->data);
+    *memory = (struct lm_memory){0};
+}
+
+/* World = groups x ranks of a group; neighbours form a group. */
+static enum status split_world(struct lm *lm, const struct config *config, struct comm *world) {
+    int64_t size = config->parallel.expert ? config->parallel.expert : world->size, E = config->moe.experts;
+    if (world->size % size)
+        return status_fail(STATUS_CONFIG, "parallel.expert: expected a divisor of the number of ranks, %d, found %lld", world->size,
+                           (long long)size);
+    if (size > E)
+        return status_fail(STATUS_CONFIG, "moe.experts: expected at least one expert per rank of a group, %lld, found %lld",
+                           (long long)size, (long long)E);
+    lm->world = world;
+    lm->group = comm_split(world, (int)(world->rank / size));
+    lm->replicas = comm_split(world, (int)(world->rank % size));
+    lm->params.experts_first = block_first(E, size, lm->group->rank);
+    lm->params.experts_count = block_count(E, size, lm->group->rank);
+    return STATUS_OK;
+}
+
+enum status lm_init(struct lm *lm, const struct config *config, int64_t V, struct comm *world, bool with_moments) {
+    int64_t d = config->model.d_model, embedding[] = {V, d}, bias[] = {config->model.heads, config->model.d_head};
+    struct params *params = &lm->params;
+    *lm = (struct lm){.config = config, .V = V, .d_model = d, .layers = config->model.layers};
+    enum status status = split_world(lm, config, world);
+    if (status) return status;
+    lm->embedding = params_add(params, -1, "embedding.weight", PLACE_REPLICATED, INITIAL_WEIGHT, 2, embedding);
+    lm->bias = params_add(params, -1, "softmax.bias", PLACE_REPLICATED, INITIAL_ZERO, 1, embedding);
+    if (config->model.attention == ATTENTION_RELATIVE) {
+        lm->bias_w = params_add(params, -1, "attention.bias_w", PLACE_REPLICATED, INITIAL_WEIGHT, 2, bias);
+        lm->bias_r = params_add(params, -1, "attention.bias_r", PLACE_REPLICATED, INITIAL_WEIGHT, 2, bias);
+    }
+    lm->blocks = calloc((size_t)lm->layers, sizeof *lm->blocks);
+    if (!lm->blocks) FATAL("out of memory");
+    for (int i = 0; i < lm->layers; ++i)
+        if ((status = block_init(&lm->blocks[i], params, config, i, lm->bias_w, lm->bias_r, world, lm->group))) return status;
+    params_allocate(params, with_moments);
+    return STATUS_OK;
+}
+
+void lm_free(struct lm *lm) {
+    params_free(&lm->params);
+    free(lm->blocks);
+    comm_free(lm->group);
+    comm_free(lm->replicas);
+    *lm = (struct lm){0};
+}
+
+/* The last positions of (memory, x), oldest first; the filled part does not count the new ones yet. */
+static void remember(struct lm_memory *memory, int64_t layer, int64_t row, const struct pass *pass, const real *x) {
+    int64_t d = memory->d_model, T = pass->positions, length = memory->length + T < memory->capacity ? memory->length + T : memory->capacity;
+    int64_t fresh = T < length ? T : length, kept = length - fresh;
+    for (int64_t b = 0; b < pass->rows; ++b) {
+        real *at = memory->data + (layer * memory->rows + row + b) * memory->capacity * d;
+        memmove(at, at + (memory->length - kept) * d, (size_t)(kept * d) * sizeof *at);
+        ops->copy(at + kept * d, x + (b * T + T - fresh) * d, fresh * d);
+    }
+}
+
+/* Drop(embedding sqrt(d)), and where absolute + Drop(sinusoid(L - 1 - t)). */
+static const real *embed(struct lm *lm, const struct pass *pass, const int32_t *tokens) {
+    int64_t d = lm->d_model, N = pass->tokens, T = pass->positions;
+    real *x = ARENA_ARRAY(pass->arena, real, N * d);
+    ops->embedding_forward(x, lm->embedding->data, tokens, sqrt((double)d), N, d);
+    ops->dropout(x, NULL, x, pass_dropout(pass, RNG_EMBEDDING, 0, 0), pass_token_first(pass), N, d);
+    if (lm->config->model.attention == ATTENTION_ABSOLUTE) {
+        real *positions = ARENA_ARRAY(pass->arena, real, T * d);
+        ops->sinusoid(positions, lm->config->model.segment - 1, -1, pass_dropout(pass, RNG_POSITION, 0, 0), T, d);
+        for (int64_t b = 0; b < pass->rows; ++b) ops->add(x + b * T * d, x + b * T * d, positions, T * d);
+    }
+    return x;
+}
+
+static struct lm_loss losses_of(const struct lm *lm, const struct pass *pass) {
+    struct lm_loss loss = {.task = ops->sum(lm->losses, pass->tokens) / (double)pass->tokens_global};
+    double share = (double)pass->tokens_micro / (double)pass->tokens_global;
+    for (int64_t i = 0; pass->train && i < lm->layers; ++i) {
+        const struct moe *moe = &lm->blocks[i].moe;
+        loss.vq += moe->quantizer.vq_loss;
+        /* A global balance loss is the same on every rank: one of them counts it. */
+        bool counts = moe->router.balance_scope == BALANCE_RANK || lm->world->rank == 0;
+        if (moe->mode != MOE_DISCRETE && counts) loss.balance += share * moe->router.balance_loss;
+    }
+    return loss;
+}
+
+struct lm_loss lm_forward(struct lm *lm, const struct pass *pass, struct routes *routes, struct lm_memory *memory, int64_t memory_row,
+                          const int32_t *tokens, const int32_t *targets) {
+    int64_t d = lm->d_model, N = pass->tokens, length = memory ? memory->length : 0, S = length + pass->positions;
+    lm->tokens = tokens, lm->targets = targets;
+    const real *x = lm->embedded = embed(lm, pass, tokens);
+    real *sinusoids = NULL;
+    if (lm->config->model.attention == ATTENTION_RELATIVE) {
+        sinusoids = ARENA_ARRAY(pass->arena, real, S * d);
+        ops->sinusoid(sinusoids, S - 1, -1, pass_dropout(pass, RNG_POSITION, 0, 0), S, d);
+    }
+    for (int64_t i = 0; i < lm->layers; ++i) {
+        const real *held = memory ? memory->data + (i * memory->rows + memory_row) * memory->capacity * d : NULL;
+        const real *out = block_forward(&lm->blocks[i], pass, routes, x, held, memory ? memory->capacity : 0, length, sinusoids);
+        if (memory) remember(memory, i, memory_row, pass, x);
+        x = out;
+    }
+    lm->hidden = ARENA_ARRAY(pass->arena, real, N * d);
+    lm->logits = ARENA_ARRAY(pass->arena, real, N * lm->V);
+    ops->dropout(lm->hidden, NULL, x, pass_dropout(pass, RNG_FINAL, 0, 0), pass_token_first(pass), N, d);
+    ops->linear_forward(lm->logits, lm->hidden, lm->embedding->data, lm->bias->data, N, lm->V, d);
+    if (!targets) return (struct lm_loss){0};
+    lm->lse = ARENA_ARRAY(pass->arena, real, N);
+    lm->losses = ARENA_ARRAY(pass->arena, real, N);
+    ops->cross_entropy_forward(lm->losses, lm->lse, lm->logits, targets, N, lm->V);
+    return losses_of(lm, pass);
+}
+
+void lm_backward(struct lm *lm, const struct pass *pass) {
+    int64_t d = lm->d_model, N = pass->tokens;
+    struct arena_mark mark = arena_mark(pass->arena);
+    real *dx = ARENA_ARRAY(pass->arena, real, N * d), *dout = ARENA_ARRAY(pass->arena, real, N * d);
+    ops->cross_entropy_backward(lm->logits, lm->logits, lm->lse, lm->targets, 1 / (double)pass->tokens_global, N, lm->V);
+    ops->linear_backward(dx, false, lm->embedding->grad, lm->bias->grad, lm->logits, lm->hidden, lm->embedding->data, N, lm->V, d);
+    ops->dropout(dx, NULL, dx, pass_dropout(pass, RNG_FINAL, 0, 0), pass_token_first(pass), N, d);
+    for (int64_t i = lm->layers - 1; i >= 0; --i) {
+        real *swap = dout;
+        dout = dx;
+        dx = swap;
+        block_backward(&lm->blocks[i], pass, dx, dout);
+    }
+    ops->dropout(dx, NULL, dx, pass_dropout(pass, RNG_EMBEDDING, 0, 0), pass_token_first(pass), N, d);
+    ops->embedding_backward(lm->embedding->grad, dx, lm->tokens, sqrt((double)d), N, d);
+    arena_release(pass->arena, mark);
+}
+
+void lm_reduce_gradients(struct lm *lm) {
+    struct params *params = &lm->params;
+    comm_allreduce_buckets(lm->world, params->grad, params->replicated);
+    comm_allreduce_buckets(lm->replicas, params->grad + params->replicated, params->total - params->replicated);
+}
+
+int64_t lm_first_not_finite(const struct lm *lm, const struct pass *pass) {
+    int64_t n = pass->tokens * lm->d_model;
+    if (!ops->all_finite(lm->embedded, n)) return -1;
+    for (int64_t i = 0; i < lm->layers; ++i)
+        if (!ops->all_finite(lm->blocks[i].out, n)) return i;
+    return ops->all_finite(lm->logits, pass->tokens * lm->V) ? lm->layers + 1 : lm->layers;
+}

@@ -1,0 +1,88 @@
+#include "nn/params.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "nn/initial.h"
+
+struct param *params_add(struct params *params, int layer, const char *name, enum placement placement, struct initial initial,
+                         int rank, const int64_t *shape) {
+    struct param *param = calloc(1, sizeof *param);
+    params->list = realloc(params->list, (size_t)(params->count + 1) * sizeof *params->list);
+    if (!param || !params->list) FATAL("out of memory");
+    params->list[params->count++] = param;
+    if (layer < 0) snprintf(param->name, sizeof param->name, "%s", name);
+    else snprintf(param->name, sizeof param->name, "layer.%d.%s", layer, name);
+    CHECK(rank >= 1 && rank <= PARAM_RANK);
+    param->rank = rank;
+    memcpy(param->shape, shape, (size_t)rank * sizeof *shape);
+    param->placement = placement;
+    param->initial = initial;
+    param->first = placement == PLACE_EXPERT ? params->experts_first : 0;
+    param->count = placement == PLACE_EXPERT ? params->experts_count : shape[0];
+    param->size = param->count;
+    for (int i = 1; i < rank; ++i) param->size *= shape[i];
+    return param;
+}
+
+static real *vector_of(int64_t n) {
+    real *vector = NULL;
+    if (posix_memalign((void **)&vector, 64, (size_t)(n ? n : 1) * sizeof *vector))
+        FATAL("out of memory: %lld parameters of %zu bytes", (long long)n, sizeof *vector);
+    memset(vector, 0, (size_t)n * sizeof *vector);
+    return vector;
+}
+
+void params_allocate(struct params *params, int with_moments) {
+    params->total = 0;
+    for (int placement = PLACE_REPLICATED; placement <= PLACE_EXPERT; ++placement) {
+        for (int i = 0; i < params->count; ++i) {
+            struct param *param = params->list[i];
+            if ((int)param->placement != placement) continue;
+            param->offset = params->total;
+            params->total += param->size;
+        }
+        if (placement == PLACE_REPLICATED) params->replicated = params->total;
+    }
+    params->data = vector_of(params->total);
+    if (with_moments) {
+        params->grad = vector_of(params->total);
+        params->m = vector_of(params->total);
+        params->v = vector_of(params->total);
+    }
+    for (int i = 0; i < params->count; ++i) {
+        struct param *param = params->list[i];
+        param->data = params->data + param->offset;
+        param->grad = params->grad ? params->grad + param->offset : NULL;
+    }
+}
+
+void params_initialise(struct params *params, uint64_t seed) {
+    for (int i = 0; i < params->count; ++i) {
+        struct param *p = params->list[i];
+        int64_t row = p->count ? p->size / p->count : 0;
+        initial_fill(p->data, &p->initial, seed, p->name, p->first * row, p->size, p->shape[0]);
+    }
+}
+
+int64_t params_global_size(const struct params *params) {
+    int64_t total = 0;
+    for (int i = 0; i < params->count; ++i) {
+        int64_t size = 1;
+        for (int axis = 0; axis < params->list[i]->rank; ++axis) size *= params->list[i]->shape[axis];
+        total += size;
+    }
+    return total;
+}
+
+void params_free(struct params *params) {
+    for (int i = 0; i < params->count; ++i) free(params->list[i]);
+    free(params->list);
+    free(params->data);
+    free(params->grad);
+    free(params->m);
+    free(params->v);
+    *params = (struct params){0};
+}

@@ -1,0 +1,59 @@
+/* The parameter table: the one list of everything that is trained. Initialisation, gradient reduction, clipping, optimizer, checkpoint
+ * and `inspect` walk it; there is no second list.
+ *
+ * Values, gradients and both moments are four vectors of the same layout: replicated parameters first, then those sharded over experts,
+ * so that what is reduced over all ranks is one range. */
+#ifndef VQMOE_PARAMS_H
+#define VQMOE_PARAMS_H
+
+#include <stdint.h>
+
+#include "base/real.h"
+
+enum placement {
+    PLACE_REPLICATED, /* every rank holds it; gradients are summed over all ranks */
+    PLACE_EXPERT,     /* axis 0 is experts: a rank holds its block of them */
+};
+
+/* Initial values, a function of (seed, name, global index) alone. */
+enum initial_kind { INITIAL_CONSTANT, INITIAL_NORMAL, INITIAL_UNIFORM, INITIAL_ORTHOGONAL };
+struct initial {
+    enum initial_kind kind;
+    double a, b; /* constant: value; normal: mean, std; uniform: low, high; orthogonal: gain */
+};
+#define INITIAL_ZERO ((struct initial){INITIAL_CONSTANT, 0, 0})
+#define INITIAL_WEIGHT ((struct initial){INITIAL_NORMAL, 0, 0.02}) /* docs/method.md, Initial values */
+
+enum { PARAM_NAME = 64, PARAM_RANK = 4 };
+
+struct param {
+    char name[PARAM_NAME];
+    int rank;
+    int64_t shape[PARAM_RANK]; /* global */
+    enum placement placement;
+    struct initial initial;
+    int64_t first, count; /* rows of axis 0 held here */
+    int64_t size;         /* elements held here */
+    int64_t offset;       /* of the first in the four vectors */
+    real *data, *grad;    /* [count, shape[1], ...], inside the vectors */
+};
+
+struct params {
+    struct param **list; /* [count], in order of creation */
+    int count;
+    int64_t experts_first, experts_count; /* this rank's block */
+    int64_t replicated, total;            /* elements held here: the first `replicated` of `total` are replicated */
+    real *data, *grad, *m, *v;            /* [total] each; Adam's moments m and v start at 0 */
+};
+
+/* Before params_allocate. layer < 0: the name as it is, else "layer.LAYER.NAME". The table owns the result. */
+struct param *params_add(struct params *params, int layer, const char *name, enum placement placement, struct initial initial,
+                         int rank, const int64_t *shape);
+/* Lays out the vectors; moments only where they are wanted (training). */
+void params_allocate(struct params *params, int with_moments);
+void params_initialise(struct params *params, uint64_t seed);
+/* Elements of all parameters over all ranks, each expert once. */
+int64_t params_global_size(const struct params *params);
+void params_free(struct params *params);
+
+#endif
