@@ -35,13 +35,13 @@ const char *ops_library(void) {
 static void gemm(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda, const real *b,
                  int64_t ldb, double beta, real *c, int64_t ldc) {
     if (N > 0 && O > 0 && I > 0) multiply(ta, tb, N, O, I, alpha, a, lda, b, ldb, beta, c, ldc);
-    else if (beta == 0)
+    else
         for (int64_t n = 0; n < N; ++n)
-            for (int64_t o = 0; o < O; ++o) c[n * ldc + o] = 0;
+            for (int64_t o = 0; o < O; ++o) c[n * ldc + o] = beta == 0 ? 0 : (real)beta * c[n * ldc + o];
 }
 
 static void linear_forward(real *out, const real *in, const real *weight, const real *bias, int64_t N, int64_t O, int64_t I) {
-    gemm(false, true, N, O, I, 1, in, I, weight, I, 0, out, O);
+    ops->gemm(false, true, N, O, I, 1, in, I, weight, I, 0, out, O);
     if (!bias) return;
 #pragma omp parallel for schedule(static) if (N * O > PARALLEL_MIN)
     for (int64_t n = 0; n < N; ++n)
@@ -50,8 +50,8 @@ static void linear_forward(real *out, const real *in, const real *weight, const 
 
 static void linear_backward(real *din, bool add_din, real *dweight, real *dbias, const real *dout, const real *in,
                             const real *weight, int64_t N, int64_t O, int64_t I) {
-    if (din) gemm(false, false, N, I, O, 1, dout, O, weight, I, add_din ? 1 : 0, din, I);
-    gemm(true, false, O, I, N, 1, dout, O, in, I, 1, dweight, I);
+    if (din) ops->gemm(false, false, N, I, O, 1, dout, O, weight, I, add_din ? 1 : 0, din, I);
+    ops->gemm(true, false, O, I, N, 1, dout, O, in, I, 1, dweight, I);
     if (!dbias) return;
 #pragma omp parallel for schedule(static) if (N * O > PARALLEL_MIN)
     for (int64_t block = 0; block < (O + 15) / 16; ++block) { /* a thread owns columns: no two add to one sum */
