@@ -1,0 +1,124 @@
+/* Choosing experts, and rows in and out of their order. Sizes: N, then E (and K), or D, K. */
+#include <string.h>
+
+#include "tests/ops/check.h"
+
+/* flag: scores of few values, so that nearly all are ties. */
+static void top_k(const struct op_case *c) {
+    int64_t N = c->size[0], E = c->size[1], K = c->size[2];
+    real *scores = random_reals(N * E);
+    int32_t *experts = TAKE(int32_t, N * K);
+    for (int64_t i = 0; i < N * E && c->flag; ++i) scores[i] = (real)random_below(3);
+    OP(top_k)(experts, scores, N, E, K);
+    KEEP_ROWS(experts, N * K);
+    for (int64_t n = 0; n < N; ++n) /* place of e: how many are better, or as good with a lower index */
+        for (int64_t e = 0; e < E; ++e) {
+            int64_t place = 0;
+            for (int64_t i = 0; i < E; ++i)
+                place += scores[n * E + i] > scores[n * E + e] || (scores[n * E + i] == scores[n * E + e] && i < e);
+            if (place < K) assert_int_equal(experts[n * K + place], e);
+        }
+}
+
+static void sort_by_expert(const struct op_case *c) {
+    int64_t N = c->size[0], E = c->size[1], next = 0;
+    int64_t *order = TAKE(int64_t, N), *place = TAKE(int64_t, N), *counts = TAKE(int64_t, E);
+    int32_t *experts = random_ids(N, E);
+    for (int64_t i = 0; i < N && c->flag; ++i) experts[i] = (int32_t)(E - 1); /* all to one, the others empty */
+    OP(sort_by_expert)(order, place, counts, experts, N, E);
+    KEEP_ROWS(order, N);
+    for (int64_t e = 0; e < E; ++e) {
+        int64_t count = 0;
+        for (int64_t i = 0; i < N; ++i) {
+            if (experts[i] != e) continue;
+            ++count;
+            assert_int_equal(order[next], i);
+            assert_int_equal(place[i], next++);
+        }
+        assert_int_equal(counts[e], count);
+    }
+}
+
+static void gather_rows(const struct op_case *c) {
+    int64_t N = c->size[0], D = c->size[1], divisor = c->size[2], rows = 11;
+    real *in = random_reals(rows * D), *out = TAKE(real, N * D);
+    int64_t *index = TAKE(int64_t, N);
+    for (int64_t n = 0; n < N; ++n) index[n] = random_below(rows * divisor);
+    OP(gather_rows)(out, in, index, divisor, N, D);
+    KEEP_ROWS(out, N * D);
+    for (int64_t n = 0; n < N; ++n) assert_memory_equal(out + n * D, in + index[n] / divisor * D, (size_t)D * sizeof *out);
+}
+
+static void combine_reference(double *out, const struct problem *p) {
+    int64_t N = p->c->size[0], D = p->c->size[1], K = p->c->size[2];
+    for (int64_t n = 0; n < N; ++n)
+        for (int64_t i = 0; i < D; ++i) {
+            out[n * D + i] = 0;
+            for (int64_t j = 0; j < K; ++j)
+                out[n * D + i] += p->in[1].x[n * K + j] * p->in[0].x[p->index[n * K + j] * D + i];
+        }
+}
+
+static void combine_forward(real *out, const struct problem *p) {
+    const int64_t *s = p->c->size;
+    OP(combine_forward)(out, false, p->in[0].r, p->index, p->in[1].r, s[0], s[2], s[1]);
+}
+
+static void combine_backward(const struct problem *p) {
+    const int64_t *s = p->c->size;
+    OP(combine_backward)(p->in[0].g, p->in[1].g, p->dout, p->in[0].r, p->index, p->in[1].r, s[0], s[2], s[1]);
+}
+
+static void combine(const struct op_case *c) {
+    int64_t N = c->size[0], D = c->size[1], K = c->size[2];
+    struct problem p = {
+        .c = c,
+        .reference = combine_reference,
+        .forward = combine_forward,
+        .backward = combine_backward,
+        .outputs = N * D,
+        .flags = ROWS,
+        .index = random_permutation(N * K),
+    };
+    problem_input(&p, "rows", N * K * D, ROWS);
+    problem_input(&p, "weights", N * K, ROWS);
+    check_problem(&p);
+    /* added to what is there */
+    double *expected = random_doubles(N * D), *sums = TAKE(double, N * D);
+    real *out = reals(expected, N * D);
+    OP(combine_forward)(out, true, p.in[0].r, p.index, p.in[1].r, N, K, D);
+    combine_reference(sums, &p);
+    for (int64_t i = 0; i < N * D; ++i) expected[i] += sums[i];
+    expect_close("combine, adding", out, expected, N * D, TOLERANCE);
+    /* no weights: all 1 */
+    for (int64_t i = 0; i < N * K; ++i) p.in[1].x[i] = 1;
+    OP(combine_forward)(out, false, p.in[0].r, p.index, NULL, N, K, D);
+    combine_reference(expected, &p);
+    expect_close("combine without weights", out, expected, N * D, TOLERANCE);
+}
+
+static const struct op_case cases[] = {
+    {"top_k", top_k, .size = {0, 5, 2}},
+    {"top_k", top_k, .size = {1, 1, 1}},
+    {"top_k", top_k, .size = {17, 3, 3}},
+    {"top_k", top_k, .size = {17, 3, 3}, .flag = true},
+    {"top_k", top_k, .size = {65, 17, 1}, .flag = true},
+    {"top_k", top_k, .size = {300, 65, 4}},
+    {"top_k", top_k, .size = {300, 65, 4}, .flag = true},
+    {"sort_by_expert", sort_by_expert, .size = {0, 5}},
+    {"sort_by_expert", sort_by_expert, .size = {1, 1}},
+    {"sort_by_expert", sort_by_expert, .size = {3, 17}},
+    {"sort_by_expert", sort_by_expert, .size = {65, 4}, .flag = true},
+    {"sort_by_expert", sort_by_expert, .size = {1000, 17}},
+    {"gather_rows", gather_rows, .size = {0, 3, 1}},
+    {"gather_rows", gather_rows, .size = {1, 1, 1}},
+    {"gather_rows", gather_rows, .size = {17, 3, 2}},
+    {"gather_rows", gather_rows, .size = {300, 65, 3}},
+    {"combine", combine, .size = {0, 3, 2}},
+    {"combine", combine, .size = {1, 1, 1}},
+    {"combine", combine, .size = {3, 3, 2}},
+    {"combine", combine, .size = {65, 17, 1}},
+    {"combine", combine, .size = {65, 300, 3}},
+};
+
+int main(void) { return RUN_CASES("route", cases, ROUTE_OPS); }
