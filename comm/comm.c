@@ -31,6 +31,8 @@ void comm_barrier(struct comm *comm) { comm->ops->barrier(comm); }
 
 struct comm *comm_split(struct comm *comm, int color) { return comm->ops->split(comm, color); }
 
+struct comm *comm_split_node(struct comm *comm) { return comm->ops->split_node(comm); }
+
 const void *comm_mpi_handle(struct comm *comm) { return comm->ops->mpi_handle(comm); }
 
 void comm_free(struct comm *comm) {

@@ -33,6 +33,7 @@ struct comm_ops {
                           const struct comm_blocks *send);
     void (*barrier)(struct comm *comm);
     struct comm *(*split)(struct comm *comm, int color);
+    struct comm *(*split_node)(struct comm *comm);
     const void *(*mpi_handle)(struct comm *comm);
     void (*free)(struct comm *comm);
 };
@@ -59,6 +60,8 @@ void comm_exchange_rows(struct comm *comm, void *out, const void *in, int64_t ro
 void comm_barrier(struct comm *comm);
 /* A new group of the ranks with the same color, in rank order; the caller frees it. */
 struct comm *comm_split(struct comm *comm, int color);
+/* A new group of the ranks that share this node's memory; the caller frees it. */
+struct comm *comm_split_node(struct comm *comm);
 /* Pointer to the MPI_Comm behind it, lent to the checkpoint writer; NULL for one process alone. */
 const void *comm_mpi_handle(struct comm *comm);
 void comm_free(struct comm *comm); /* NULL is fine */

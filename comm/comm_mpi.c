@@ -95,6 +95,12 @@ static struct comm *mpi_split(struct comm *comm, int color) {
     return mpi_new(part);
 }
 
+static struct comm *mpi_split_node(struct comm *comm) {
+    MPI_Comm part;
+    MPI(Comm_split_type(handle_of(comm), MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &part));
+    return mpi_new(part);
+}
+
 static void mpi_free(struct comm *comm) {
     MPI(Comm_free(&((struct mpi_comm *)comm)->mpi));
     free(comm);
@@ -108,6 +114,7 @@ static const struct comm_ops mpi_ops = {
     .exchange_rows = mpi_exchange_rows,
     .barrier = mpi_barrier,
     .split = mpi_split,
+    .split_node = mpi_split_node,
     .mpi_handle = mpi_handle,
     .free = mpi_free,
 };

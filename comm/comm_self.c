@@ -39,6 +39,11 @@ static struct comm *self_split(struct comm *comm, int color) {
     return comm_self_new();
 }
 
+static struct comm *self_split_node(struct comm *comm) {
+    (void)comm;
+    return comm_self_new();
+}
+
 static const void *self_mpi_handle(struct comm *comm) {
     (void)comm;
     return NULL;
@@ -54,6 +59,7 @@ static const struct comm_ops self_ops = {
     .exchange_rows = self_exchange_rows,
     .barrier = self_barrier,
     .split = self_split,
+    .split_node = self_split_node,
     .mpi_handle = self_mpi_handle,
     .free = self_free,
 };

@@ -11,7 +11,12 @@ static void (*on_fatal)(void);
 
 void log_init(int rank) { log_rank = rank; }
 
-bool log_is_terminal(void) { return isatty(STDOUT_FILENO); }
+/* Under mpirun every rank's stdout is a terminal of mpirun's own, whatever the user looks at: there it must be said. */
+bool log_is_terminal(void) {
+    const char *said = getenv("VQMOE_PROGRESS");
+    if (said) return *said == '1';
+    return isatty(STDOUT_FILENO) && !getenv("OMPI_COMM_WORLD_SIZE");
+}
 
 void log_on_fatal(void (*handler)(void)) { on_fatal = handler; }
 

@@ -11,7 +11,7 @@ void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Rewrites the current line on a terminal; prints nothing otherwise. Ended by the next log_info. */
 void log_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
-bool log_is_terminal(void);
+bool log_is_terminal(void); /* or as the environment says: VQMOE_PROGRESS=0 or 1 */
 
 /* For kernels and communication: prints rank, file and line and ends the whole job; no rank can go on alone. */
 _Noreturn void log_fatal(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));

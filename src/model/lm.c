@@ -87,7 +87,7 @@ static const real *embed(struct lm *lm, const struct pass *pass, const int32_t *
     ops->dropout(x, NULL, x, pass_dropout(pass, RNG_EMBEDDING, 0, 0), pass_token_first(pass), N, d);
     if (lm->config->model.attention == ATTENTION_ABSOLUTE) {
         real *positions = ARENA_ARRAY(pass->arena, real, T * d);
-        ops->sinusoid(positions, lm->config->model.segment - 1, -1, pass_dropout(pass, RNG_POSITION, 0, 0), T, d);
+        ops->sinusoid(positions, T - 1, -1, pass_dropout(pass, RNG_POSITION, 0, 0), T, d);
         for (int64_t b = 0; b < pass->rows; ++b) ops->add(x + b * T * d, x + b * T * d, positions, T * d);
     }
     return x;

@@ -8,7 +8,7 @@
 void routes_apply(struct routes *routes, enum route_path path, int layer, int32_t *choices, const real *scores, int64_t N, int64_t K,
                   int64_t M) {
     if (!routes || !routes->choices[path]) return;
-    int32_t *kept = routes->choices[path][layer];
+    int32_t *kept = routes->choices[path][layer] + routes->at * K;
     if (!routes->replay) {
         memcpy(kept, choices, (size_t)(N * K) * sizeof *kept);
         return;

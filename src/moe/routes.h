@@ -10,9 +10,10 @@
 
 enum route_path { ROUTE_EXPERTS, ROUTE_CODES, ROUTE_PATHS };
 
-/* The choices of one pass on this rank's tokens; the caller owns the arrays. */
+/* The choices of one step on this rank's tokens; the caller owns the arrays. */
 struct routes {
     bool replay;                     /* overwrite the model's choices, else record them */
+    int64_t at;                      /* tokens of earlier micro-batches */
     int32_t **choices[ROUTE_PATHS];  /* [layers][tokens, k or 1]; NULL for a path that is absent */
     int64_t flips;                   /* replayed choices that the model would have made otherwise */
     double widest;                   /* largest relative gap among the flips: |s - s'| / max(|s|, |s'|) */

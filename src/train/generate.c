@@ -1,0 +1,79 @@
+#include "train/generate.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+
+/* Rank 0 holds the one row; the others hold none, and take part in every collective call. */
+static const real *logits_after(struct lm *lm, struct arena *arena, struct lm_memory *memory, const int32_t *tokens, int64_t T) {
+    int64_t rows = lm->world->rank == 0;
+    struct pass pass = {.arena = arena, .rows = rows, .positions = T, .tokens = rows * T, .tokens_micro = T, .tokens_global = 1};
+    arena_reset(arena);
+    lm_forward(lm, &pass, NULL, memory, 0, tokens, NULL);
+    if (memory) lm_memory_advance(memory, T);
+    return lm->logits + (T - 1) * lm->V;
+}
+
+static int32_t sample(const real *logits, int64_t V, const struct generation *g, int64_t position) {
+    int32_t best = 0;
+    for (int32_t i = 1; i < V; ++i)
+        if (logits[i] > logits[best]) best = i;
+    if (g->temperature <= 0) return best;
+    uint32_t words[4];
+    rng_words(words, rng_place(g->seed, position, RNG_SAMPLE, 0, 0), 0, 0);
+    double sum = 0, at;
+    for (int64_t i = 0; i < V; ++i) sum += exp((double)(logits[i] - logits[best]) / g->temperature);
+    at = rng_uniform(words[0]) * sum;
+    for (int32_t i = 0; i < V; ++i)
+        if ((at -= exp((double)(logits[i] - logits[best]) / g->temperature)) < 0) return i;
+    return best;
+}
+
+static int64_t encode(const struct lm *lm, const struct generation *g, int32_t *tokens) {
+    int64_t count = 0, left = 0;
+    for (const char *c = g->prompt; *c; ++c) {
+        int32_t symbol = 0;
+        while (symbol < lm->V && g->byte_of[symbol] != (uint8_t)*c) ++symbol;
+        if (symbol < lm->V) tokens[count++] = symbol;
+        else ++left;
+    }
+    if (left && lm->world->rank == 0) log_warning("prompt: %lld bytes are not in the model's alphabet and were left out", (long long)left);
+    if (!count) tokens[count++] = 0;
+    return count;
+}
+
+double generate(struct lm *lm, const struct generation *g, struct arena *arena, FILE *out) {
+    bool relative = lm->config->model.attention == ATTENTION_RELATIVE;
+    int64_t window = lm->config->model.segment, capacity = lm->config->model.memory + window;
+    int32_t *tokens = malloc((strlen(g->prompt) + 1 + (size_t)g->tokens) * sizeof *tokens);
+    if (!tokens) FATAL("out of memory");
+    int64_t count = encode(lm, g, tokens), fed = 0, end = count + g->tokens;
+    struct lm_memory memory;
+    lm_memory_init(&memory, lm->layers, lm->world->rank == 0, relative ? capacity : 0, lm->d_model);
+    struct timespec from, to;
+    if (lm->world->rank == 0) fputs(g->prompt, out);
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    for (; count < end; ++count) {
+        const real *logits = NULL;
+        if (!relative) fed = count > window ? count - window : 0;
+        do {
+            int64_t T = count - fed < window ? count - fed : window;
+            logits = logits_after(lm, arena, relative ? &memory : NULL, tokens + fed, T);
+            fed += T;
+        } while (fed < count);
+        if (lm->world->rank == 0) {
+            tokens[count] = sample(logits, lm->V, g, count);
+            fputc(g->byte_of[tokens[count]], out);
+            fflush(out);
+        }
+        comm_broadcast(lm->world, &tokens[count], sizeof *tokens, 0);
+    }
+    clock_gettime(CLOCK_MONOTONIC, &to);
+    if (lm->world->rank == 0) fputc('\n', out);
+    lm_memory_free(&memory);
+    free(tokens);
+    return (double)g->tokens / ((double)(to.tv_sec - from.tv_sec) + 1e-9 * (double)(to.tv_nsec - from.tv_nsec));
+}

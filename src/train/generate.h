@@ -1,0 +1,22 @@
+/* Text from a model. */
+#ifndef VQMOE_GENERATE_H
+#define VQMOE_GENERATE_H
+
+#include <stdio.h>
+
+#include "model/lm.h"
+
+struct generation {
+    const uint8_t *byte_of; /* [V] symbol -> byte */
+    const char *prompt;     /* bytes outside the alphabet are left out, with a warning */
+    int64_t tokens;         /* to generate */
+    double temperature;     /* 0: the most probable symbol */
+    uint64_t seed;
+};
+
+/* Writes the prompt and then each byte to out, on rank 0. Relative attention carries its memory: each symbol is one pass over one
+ * position; absolute attention computes its window of model.segment symbols anew. Returns symbols generated per second.
+ * Collective over the world. */
+double generate(struct lm *lm, const struct generation *generation, struct arena *arena, FILE *out);
+
+#endif

@@ -1,0 +1,79 @@
+#include "train/metrics.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+
+/* The lines of steps up to `step` of an earlier file, into a new one beside it; then that takes its place. */
+static bool cut_back(const char *path, int64_t step) {
+    char beside[1040], *line = NULL;
+    size_t room = 0;
+    FILE *old = fopen(path, "r");
+    if (!old) return errno == ENOENT;
+    snprintf(beside, sizeof beside, "%s.tmp", path);
+    FILE *cut = fopen(beside, "w");
+    bool good = cut != NULL;
+    while (good && getline(&line, &room, old) > 0) {
+        long long at;
+        if (sscanf(line, "{\"step\":%lld", &at) == 1 && at <= step && strchr(line, '\n')) good = fputs(line, cut) >= 0;
+    }
+    free(line);
+    fclose(old);
+    if (cut) good = fclose(cut) == 0 && good;
+    return good && rename(beside, path) == 0;
+}
+
+enum status metrics_open(struct metrics *metrics, const char *folder, int rank, int64_t step) {
+    *metrics = (struct metrics){0};
+    if (rank != 0) return STATUS_OK;
+    snprintf(metrics->path, sizeof metrics->path, "%s/metrics.jsonl", folder);
+    bool good = step == 0 || cut_back(metrics->path, step);
+    if (good) metrics->file = fopen(metrics->path, step ? "a" : "w");
+    return metrics->file ? STATUS_OK : status_fail(STATUS_WRITE, "%s: cannot write: %s", metrics->path, strerror(errno));
+}
+
+void metrics_close(struct metrics *metrics) {
+    if (metrics->file) fclose(metrics->file);
+    metrics->file = NULL;
+}
+
+static void add_training(cJSON *line, const struct metrics_line *from) {
+    const struct step *step = from->train;
+    int64_t layers = step->lm->layers, E = step->lm->config->moe.experts;
+    cJSON_AddNumberToObject(line, "vq_loss", step->stats.vq);
+    cJSON_AddNumberToObject(line, "balance_loss", step->stats.balance);
+    cJSON_AddNumberToObject(line, "lr", from->lr);
+    cJSON_AddNumberToObject(line, "grad_norm", from->grad_norm);
+    cJSON *load = cJSON_AddArrayToObject(line, "expert_load"), *perplexity = cJSON_AddArrayToObject(line, "code_perplexity");
+    cJSON *hashes = cJSON_AddArrayToObject(line, "route_hash");
+    for (int64_t i = 0; i < layers; ++i) {
+        char hash[24];
+        snprintf(hash, sizeof hash, "%016" PRIx64, step->stats.hashes[i]);
+        cJSON_AddItemToArray(load, cJSON_CreateDoubleArray(step->stats.load + i * E, (int)E));
+        cJSON_AddItemToArray(perplexity, step->codes ? cJSON_CreateNumber(step_code_perplexity(step, i)) : cJSON_CreateNull());
+        cJSON_AddItemToArray(hashes, cJSON_CreateString(hash));
+    }
+}
+
+enum status metrics_write(struct metrics *metrics, const struct metrics_line *from) {
+    if (!metrics->file) return STATUS_OK;
+    cJSON *line = cJSON_CreateObject();
+    cJSON_AddNumberToObject(line, "step", (double)from->step);
+    cJSON_AddStringToObject(line, "split", from->split);
+    cJSON_AddNumberToObject(line, "loss", from->loss);
+    cJSON_AddNumberToObject(line, "bpc", from->loss / M_LN2);
+    if (from->train) add_training(line, from);
+    cJSON_AddNumberToObject(line, "tokens", (double)from->tokens);
+    cJSON_AddNumberToObject(line, "tokens_per_s", from->tokens_per_s);
+    char *text = cJSON_PrintUnformatted(line);
+    cJSON_Delete(line);
+    if (!text) FATAL("out of memory");
+    bool good = fprintf(metrics->file, "%s\n", text) > 0 && fflush(metrics->file) == 0;
+    free(text);
+    return good ? STATUS_OK : status_fail(STATUS_WRITE, "%s: cannot write: %s", metrics->path, strerror(errno));
+}

@@ -1,0 +1,246 @@
+#include "train/trainer.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "train/evaluate.h"
+#include "train/optimizer.h"
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+enum status trainer_init(struct trainer *t, const struct config *config, struct comm *world, const char *resume) {
+    *t = (struct trainer){.config = config, .world = world, .progress = {.best_valid = INFINITY}};
+    enum status status = text_open(&t->text, config);
+    if (!status) status = streams_init(&t->streams, &t->text, SPLIT_TRAIN, config->train.batch, config->model.segment, 0);
+    if ((status = comm_agree(world, status))) return status;
+    status = lm_init(&t->lm, config, t->text.vocabulary, world, true);
+    if ((status = comm_agree(world, status))) return status;
+    step_init(&t->step, &t->lm);
+    size_t tokens = (size_t)(t->step.rows * config->model.segment);
+    t->tokens = malloc((tokens + 1) * sizeof *t->tokens);
+    t->targets = malloc((tokens + 1) * sizeof *t->targets);
+    if (!t->tokens || !t->targets) FATAL("out of memory");
+    if (resume) return checkpoint_resume(resume, &t->step, &t->text, &t->progress);
+    params_initialise(&t->lm.params, (uint64_t)config->run.seed);
+    return STATUS_OK;
+}
+
+void trainer_free(struct trainer *t) {
+    if (!t->config) return;
+    step_free(&t->step);
+    lm_free(&t->lm);
+    text_close(&t->text);
+    free(t->tokens);
+    free(t->targets);
+    *t = (struct trainer){0};
+}
+
+void trainer_read(struct trainer *t) {
+    int64_t T = t->config->model.segment;
+    for (int64_t j = 0; j < t->step.accumulate; ++j) {
+        const struct micro_batch *micro = &t->step.micro[j];
+        streams_read(&t->streams, t->progress.segment, micro->first, micro->rows, t->tokens + micro->local * T,
+                     t->targets + micro->local * T);
+    }
+}
+
+/* Past the last whole segment the next epoch begins, with empty memory. */
+static void advance(struct trainer *t) {
+    t->progress.step++;
+    if (++t->progress.segment < t->streams.segments) return;
+    t->progress.segment = 0;
+    t->progress.epoch++;
+    t->step.memory.length = 0;
+}
+
+/* ---- The run folder ---- */
+
+/* Creates a folder and those above it. */
+static enum status make_folder(const char *path) {
+    char part[1024];
+    snprintf(part, sizeof part, "%s", path);
+    for (char *c = part + 1;; ++c) {
+        if (*c && *c != '/') continue;
+        char kept = *c;
+        *c = '\0';
+        if (mkdir(part, 0777) && errno != EEXIST) return status_fail(STATUS_WRITE, "run.dir: cannot create %s: %s", part, strerror(errno));
+        *c = kept;
+        if (!kept) return STATUS_OK;
+    }
+}
+
+static enum status open_folder(struct trainer *t) {
+    const char *dir = t->config->run.dir;
+    char path[1024];
+    snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
+    if (!t->progress.step && access(path, F_OK) == 0)
+        return status_fail(STATUS_CONFIG, "run.dir: expected a folder without a run, found %s: remove it, set another run.dir, or go on "
+                           "with --resume %s/checkpoints/last.h5", path, dir);
+    snprintf(path, sizeof path, "%s/checkpoints", dir);
+    enum status status = make_folder(path);
+    if (status) return status;
+    if (access(path, W_OK)) return status_fail(STATUS_WRITE, "run.dir: cannot write in %s: %s", path, strerror(errno));
+    snprintf(path, sizeof path, "%s/config.yaml", dir);
+    FILE *file = fopen(path, "w");
+    if (!file) return status_fail(STATUS_WRITE, "%s: cannot write: %s", path, strerror(errno));
+    config_print_yaml(t->config, file);
+    return fclose(file) ? status_fail(STATUS_WRITE, "%s: cannot write: %s", path, strerror(errno)) : STATUS_OK;
+}
+
+/* ---- The run ---- */
+
+struct run {
+    struct trainer *t;
+    struct metrics metrics;
+    double step_seconds; /* spent in steps since the last line */
+    int64_t step_tokens; /* seen in them */
+    double seconds_all;
+    int64_t steps_all;
+    double last_valid;
+};
+
+static enum status save(struct run *run, const char *name) {
+    char path[1024];
+    snprintf(path, sizeof path, "%s/checkpoints/%s.h5", run->t->config->run.dir, name);
+    return checkpoint_write(path, &run->t->step, &run->t->text, &run->t->progress);
+}
+
+static enum status validate(struct run *run) {
+    struct trainer *t = run->t;
+    struct evaluation result;
+    if (!t->text.splits[SPLIT_VALID].symbols) return STATUS_OK;
+    double from = now();
+    enum status status = evaluate(&result, &t->lm, &t->text, SPLIT_VALID, &t->step.arena);
+    if (status) return status;
+    double rate = (double)result.tokens / (now() - from);
+    struct metrics_line line = {.step = t->progress.step, .split = "valid", .loss = result.loss, .tokens = result.tokens, .tokens_per_s = rate};
+    run->last_valid = result.loss;
+    bool best = result.loss < t->progress.best_valid;
+    log_info("step %lld: valid loss %.4f nats, %.4f bpc%s", (long long)t->progress.step, result.loss, result.loss / M_LN2,
+             best ? ", the best so far" : "");
+    if ((status = comm_agree(t->world, metrics_write(&run->metrics, &line)))) return status;
+    if (!best) return STATUS_OK;
+    t->progress.best_valid = result.loss;
+    return save(run, "best");
+}
+
+static double mean_perplexity(const struct step *step) {
+    double sum = 0;
+    for (int64_t i = 0; step->codes && i < step->lm->layers; ++i) sum += step_code_perplexity(step, i);
+    return sum / (double)step->lm->layers;
+}
+
+static void format_line(char *out, size_t size, const struct run *run, double rate) {
+    const struct trainer *t = run->t;
+    long left = (long)((double)(t->config->train.steps - t->progress.step) * run->seconds_all / (double)run->steps_all);
+    int n = snprintf(out, size, "step %lld of %lld: loss %.4f nats, %.3f bpc, %.0f tokens/s, load max/mean %.2f", (long long)t->progress.step,
+                     (long long)t->config->train.steps, t->step.stats.task, t->step.stats.task / M_LN2, rate, step_load_ratio(&t->step));
+    if (t->step.codes)
+        n += snprintf(out + n, size - (size_t)n, ", code perplexity %.1f of %lld", mean_perplexity(&t->step), (long long)t->step.codes);
+    snprintf(out + n, size - (size_t)n, ", left %ld:%02ld:%02ld", left / 3600, left / 60 % 60, left % 60);
+}
+
+static enum status report(struct run *run, double lr, double grad_norm) {
+    struct trainer *t = run->t;
+    int64_t per_step = t->config->train.batch * t->config->model.segment;
+    double rate = (double)run->step_tokens / run->step_seconds;
+    char text[256];
+    format_line(text, sizeof text, run, rate);
+    bool due = t->progress.step % t->config->train.log_every == 0 || t->progress.step == t->config->train.steps;
+    if (!due) {
+        log_progress("%s", text);
+        return STATUS_OK;
+    }
+    log_info("%s", text);
+    run->step_seconds = 0;
+    run->step_tokens = 0;
+    struct metrics_line line = {
+        .step = t->progress.step, .split = "train", .loss = t->step.stats.task, .train = &t->step, .lr = lr, .grad_norm = grad_norm,
+        .tokens = t->progress.step * per_step, .tokens_per_s = rate,
+    };
+    return comm_agree(t->world, metrics_write(&run->metrics, &line));
+}
+
+static enum status not_finite(const struct trainer *t, double grad_norm) {
+    const struct step_stats *stats = &t->step.stats;
+    char where[64];
+    if (stats->not_finite > t->lm.layers) snprintf(where, sizeof where, "in the gradients (norm %g)", grad_norm);
+    else if (stats->not_finite == t->lm.layers) snprintf(where, sizeof where, "in the logits");
+    else if (stats->not_finite < 0) snprintf(where, sizeof where, "in the embeddings");
+    else snprintf(where, sizeof where, "in layer %lld", (long long)stats->not_finite);
+    return status_fail(STATUS_NOT_FINITE, "step %lld: expected a finite loss, found %g nats: the first value that is not finite is %s; "
+                       "checkpoints in %s are as before", (long long)t->progress.step + 1, stats->loss, where, t->config->run.dir);
+}
+
+static enum status train_step(struct run *run, struct observer *observer) {
+    struct trainer *t = run->t;
+    double from = now();
+    int64_t number = t->progress.step;
+    enum status status = STATUS_OK;
+    trainer_read(t);
+    if (observer && (status = observer->before(observer, &t->step, number))) return status;
+    step_gradients(&t->step, number, observer ? observer->routes : NULL, t->tokens, t->targets);
+    double grad_norm = isfinite(t->step.stats.loss) ? optimizer_update(&t->lm, number) : NAN;
+    if (!isfinite(grad_norm)) return comm_agree(t->world, not_finite(t, grad_norm));
+    if (observer && (status = observer->after(observer, &t->step, number))) return status;
+    advance(t);
+    run->step_seconds += now() - from;
+    run->seconds_all += now() - from;
+    run->step_tokens += t->config->train.batch * t->config->model.segment;
+    run->steps_all++;
+    return report(run, optimizer_lr(t->config, number), grad_norm);
+}
+
+static enum status run_steps(struct run *run, struct observer *observer) {
+    struct trainer *t = run->t;
+    const struct config *config = t->config;
+    enum status status = STATUS_OK;
+    while (!status && t->progress.step < config->train.steps) {
+        status = train_step(run, observer);
+        int64_t step = t->progress.step;
+        bool end = step == config->train.steps;
+        if (!status && (end || (config->eval.every && step % config->eval.every == 0))) status = validate(run);
+        if (!status && (end || (config->checkpoint.every_steps && step % config->checkpoint.every_steps == 0))) status = save(run, "last");
+    }
+    return status;
+}
+
+static void summary(const struct run *run) {
+    const struct trainer *t = run->t;
+    int64_t tokens = run->steps_all * t->config->train.batch * t->config->model.segment;
+    log_info("done: %lld steps, %lld tokens in %.1f s (%.0f tokens/s), train loss %.4f nats (%.4f bpc)", (long long)run->steps_all,
+             (long long)tokens, run->seconds_all, (double)tokens / run->seconds_all, t->step.stats.task, t->step.stats.task / M_LN2);
+    if (isfinite(t->progress.best_valid))
+        log_info("best valid loss %.4f nats (%.4f bpc): %s/checkpoints/best.h5", t->progress.best_valid, t->progress.best_valid / M_LN2,
+                 t->config->run.dir);
+}
+
+enum status trainer_run(struct trainer *t, struct observer *observer) {
+    struct run run = {.t = t};
+    const struct config *config = t->config;
+    if (t->progress.step >= config->train.steps) {
+        log_info("nothing to do: %lld of %lld steps are done", (long long)t->progress.step, (long long)config->train.steps);
+        return STATUS_OK;
+    }
+    enum status status = comm_agree(t->world, t->world->rank ? STATUS_OK : open_folder(t));
+    if (!status) status = comm_agree(t->world, metrics_open(&run.metrics, config->run.dir, t->world->rank, t->progress.step));
+    if (!status) {
+        log_info("%lld parameters in %d tensors, %lld here of %d ranks; %d symbols, %lld segments of %lld x %lld tokens an epoch",
+                 (long long)params_global_size(&t->lm.params), t->lm.params.count, (long long)t->lm.params.total, t->world->size,
+                 t->text.vocabulary, (long long)t->streams.segments, (long long)config->train.batch, (long long)config->model.segment);
+        status = run_steps(&run, observer);
+    }
+    metrics_close(&run.metrics);
+    if (!status) summary(&run);
+    return status;
+}
