@@ -69,7 +69,7 @@ static void normalize_rows_backward(const struct problem *p) {
     OP(normalize_rows_backward)(p->in[0].g, p->dout, p->out, p->saved, norm_floor, p->c->size[0], p->c->size[1]);
 }
 
-/* Row 1 is far below the floor, row 2 is zero. */
+/* Row 1 is below the floor, row 2 is zero. */
 static void normalize_rows(const struct op_case *c) {
     int64_t N = c->size[0], D = c->size[1];
     struct problem p = {
@@ -84,7 +84,7 @@ static void normalize_rows(const struct op_case *c) {
     problem_input(&p, "in", N * D, ADDS | ROWS);
     for (int64_t n = 1; n < 3 && n < N; ++n)
         for (int64_t i = 0; i < D; ++i) {
-            p.in[0].x[n * D + i] = n == 1 ? ldexp(p.in[0].x[n * D + i], -14) : 0;
+            p.in[0].x[n * D + i] = n == 1 ? (float)(0.02 * p.in[0].x[n * D + i] / sqrt((double)D)) : 0;
             p.in[0].r[n * D + i] = (real)p.in[0].x[n * D + i];
         }
     check_problem(&p);
