@@ -194,6 +194,8 @@ static enum status transfer(const struct h5file *file, const char *name, hid_t d
                             int rank, const int64_t *shape, int64_t first, int64_t count, void *in,
                             const void *out) {
     CHECK(first >= 0 && count >= 0 && (rank == 0 ? count <= 1 : first + count <= shape[0]));
+    for (int i = 0; i < rank; i++)
+        if (shape[i] == 0) return STATUS_OK; /* parallel HDF5 fails on an array without elements */
     hsize_t start[H5_MAX_RANK] = {(hsize_t)first}, size[H5_MAX_RANK] = {(hsize_t)count};
     for (int i = 1; i < rank; i++) size[i] = (hsize_t)shape[i];
     hid_t memory = rank ? H5Screate_simple(rank, size, NULL) : H5Screate(H5S_SCALAR);
@@ -218,6 +220,20 @@ static enum status transfer(const struct h5file *file, const char *name, hid_t d
     return status;
 }
 
+/* 1, 0, or -1 where HDF5 fails: every group on the way is looked up, for H5Lexists minds a missing one. */
+static int object_exists(const struct h5file *file, const char *name) {
+    char path[H5_MAX_NAME];
+    if (strlen(name) >= sizeof path) return 0;
+    for (const char *end = name + 1; end[-1]; end++) {
+        if (*end && *end != '/') continue;
+        snprintf(path, sizeof path, "%.*s", (int)(end - name), name);
+        htri_t found = H5Lexists(file->id, path, H5P_DEFAULT);
+        if (found <= 0) return found;
+        if (!*end) break;
+    }
+    return H5Oexists_by_name(file->id, name, H5P_DEFAULT);
+}
+
 static hid_t dataset_create(const struct h5file *file, const char *name, enum h5type type, int rank,
                             const int64_t *shape) {
     hsize_t size[H5_MAX_RANK];
@@ -238,27 +254,14 @@ static hid_t dataset_create(const struct h5file *file, const char *name, enum h5
 enum status h5file_write(struct h5file *file, const char *name, enum h5type type, int rank,
                          const int64_t *shape, int64_t first, int64_t count, const void *data) {
     CHECK(rank >= 0 && rank <= H5_MAX_RANK && strlen(name) < H5_MAX_NAME);
-    hid_t dataset = dataset_create(file, name, type, rank, shape);
+    hid_t dataset = object_exists(file, name) > 0 ? H5Dopen2(file->id, name, H5P_DEFAULT)
+                                                  : dataset_create(file, name, type, rank, shape);
     enum status status = agree(file, dataset < 0 ? hdf5_failed(file, name, "create") : STATUS_OK);
     static const char nothing[8]; /* a rank with count 0 may have no data */
     if (!status)
         status = transfer(file, name, dataset, type, rank, shape, first, count, NULL, data ? data : nothing);
     if (dataset >= 0 && H5Dclose(dataset) < 0 && !status) status = hdf5_failed(file, name, "close");
     return status;
-}
-
-/* 1, 0, or -1 where HDF5 fails: every group on the way is looked up, for H5Lexists minds a missing one. */
-static int object_exists(const struct h5file *file, const char *name) {
-    char path[H5_MAX_NAME];
-    if (strlen(name) >= sizeof path) return 0;
-    for (const char *end = name + 1; end[-1]; end++) {
-        if (*end && *end != '/') continue;
-        snprintf(path, sizeof path, "%.*s", (int)(end - name), name);
-        htri_t found = H5Lexists(file->id, path, H5P_DEFAULT);
-        if (found <= 0) return found;
-        if (!*end) break;
-    }
-    return H5Oexists_by_name(file->id, name, H5P_DEFAULT);
 }
 
 static enum status dataset_shape(const struct h5file *file, const char *name, hid_t dataset, int *rank,

@@ -24,7 +24,8 @@ enum status h5file_open(struct h5file **file, const char *path, const void *mpi_
 enum status h5file_close(struct h5file *file);
 
 /* name: path inside the file, "/parameters/layer.0.moe.w1"; groups are made as needed. shape: of the global array [rank] (0 <= rank <= 4;
- * rank 0: a scalar). This rank writes rows [first, first + count) of axis 0 from data, contiguous; float types are stored as given. */
+ * rank 0: a scalar). This rank writes rows [first, first + count) of axis 0 from data, contiguous; float types are stored as given. A further call with the same
+ * name, type and shape writes further rows. */
 enum status h5file_write(struct h5file *file, const char *name, enum h5type type, int rank, const int64_t *shape,
                          int64_t first, int64_t count, const void *data);
 /* Shape of an array; *rank = -1 and STATUS_OK where there is none of that name. */

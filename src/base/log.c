@@ -47,6 +47,12 @@ void log_warning(const char *format, ...) {
     va_end(args);
 }
 
+void log_error(const char *message) {
+    end_progress();
+    fflush(stdout);
+    fprintf(stderr, "vqmoe: %s\n", message);
+}
+
 void log_progress(const char *format, ...) {
     if (log_rank != 0 || !log_is_terminal()) return;
     va_list args;

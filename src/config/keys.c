@@ -20,7 +20,7 @@ const struct config_key config_keys[] = {
     {ENUM(preset, "paper", "paper|published", "the paper's formulas, or the authors' runs")},
 
     {TEXT(run.dir, "", "output folder; empty: runs/NAME_OF_FIRST_YAML")},
-    {INT(run.seed, "1", 0, 4294967295, "of every random number")},
+    {INT(run.seed, "1", 0, 9007199254740991, "of every random number")},
 
     {ENUM(data.kind, "text", "enwik8|text8|text", "one file cut 90:5:5, or a file for each split")},
     {TEXT(data.train, "", "training text; enwik8, text8: the whole file")},
@@ -53,7 +53,7 @@ const struct config_key config_keys[] = {
     {ENUM(router.balance_scope, "global", "global|rank", "tokens that are balanced together")},
 
     {TEXT(quantizer.kind, "vq", "vq")},
-    {INT(quantizer.codes, "auto", 1, 65535, "of each layer; auto: moe.experts"), AUTO(0)},
+    {INT(quantizer.codes, "auto", 0, 65535, "of each layer; auto: moe.experts"), AUTO(0)},
     {ENUM(quantizer.init, "normal", "normal|uniform", "initial codes")},
     {ENUM(quantizer.straight_through, "full", "full|blend", "input of the discrete path"),
      .published = "blend"},

@@ -1,0 +1,148 @@
+#include <argp.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cli/cli.h"
+
+enum { KEY_RESUME = 1000, KEY_OUT, KEY_SPLIT, KEY_PROMPT, KEY_TOKENS, KEY_TEMPERATURE, KEY_SEED, KEY_RECORD, KEY_REPLAY, KEY_STEPS };
+
+static const struct {
+    int set;
+    struct argp_option option;
+} options[] = {
+    {0, {"set", 's', "KEY=VALUE", 0, "Override a configuration key; more KEY=VALUE may follow", 0}},
+    {TAKES_RESUME, {"resume", KEY_RESUME, "CHECKPOINT", 0, "Go on from this checkpoint", 0}},
+    {TAKES_OUT, {"out", KEY_OUT, "FILE", 0, "Where to write (default: step.h5)", 0}},
+    {TAKES_SPLIT, {"split", KEY_SPLIT, "NAME", 0, "train, valid or test (default)", 0}},
+    {TAKES_GENERATION, {"prompt", KEY_PROMPT, "TEXT", 0, "Text to continue", 0}},
+    {TAKES_GENERATION, {"tokens", KEY_TOKENS, "N", 0, "Symbols to generate (default: 200)", 0}},
+    {TAKES_GENERATION, {"temperature", KEY_TEMPERATURE, "T", 0, "0: always the most probable symbol (default: 1)", 0}},
+    {TAKES_GENERATION, {"seed", KEY_SEED, "N", 0, "Of the draws (default: 1)", 0}},
+    {TAKES_ROUTES, {"record", KEY_RECORD, "FILE", 0, "Write the choices of every step", 0}},
+    {TAKES_ROUTES, {"replay", KEY_REPLAY, "FILE", 0, "Take the choices of a recorded run; prints the flips", 0}},
+    {TAKES_STEPS, {"steps", KEY_STEPS, "N", 0, "Steps to time (default: 3)", 0}},
+};
+enum { OPTIONS = sizeof options / sizeof *options };
+
+static int64_t integer_of(struct argp_state *state, const char *text, int64_t least) {
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    if (errno || *end || end == text || value < least) argp_error(state, "expected an integer of at least %lld, found '%s'", (long long)least, text);
+    return value;
+}
+
+static void append(const char ***list, int *count, const char *text) {
+    *list = realloc(*list, (size_t)(*count + 1) * sizeof **list);
+    if (!*list) FATAL("out of memory");
+    (*list)[(*count)++] = text;
+}
+
+static error_t parse_one(int key, char *text, struct argp_state *state) {
+    struct arguments *a = state->input;
+    char *end;
+    switch (key) {
+    case 's': append(&a->overrides, &a->n_overrides, text); break;
+    case KEY_RESUME: a->resume = text; break;
+    case KEY_OUT: a->out = text; break;
+    case KEY_SPLIT: a->split = text; break;
+    case KEY_PROMPT: a->prompt = text; break;
+    case KEY_TOKENS: a->tokens = integer_of(state, text, 1); break;
+    case KEY_SEED: a->seed = integer_of(state, text, 0); break;
+    case KEY_STEPS: a->steps = integer_of(state, text, 1); break;
+    case KEY_RECORD: a->record = text; break;
+    case KEY_REPLAY: a->replay = text; break;
+    case KEY_TEMPERATURE:
+        a->temperature = strtod(text, &end);
+        if (*end || end == text || !(a->temperature >= 0)) argp_error(state, "expected a temperature of at least 0, found '%s'", text);
+        break;
+    case ARGP_KEY_ARG: /* key=value after --set, or a file */
+        if (a->n_overrides && strchr(text, '=')) append(&a->overrides, &a->n_overrides, text);
+        else append(&a->files, &a->n_files, text);
+        break;
+    case ARGP_KEY_NO_ARGS: argp_error(state, "no file given"); break;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+static int rank_hint(void) {
+    const char *names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID"};
+    for (int i = 0; i < 3; ++i)
+        if (getenv(names[i])) return atoi(getenv(names[i]));
+    return 0;
+}
+
+static void print_commands(FILE *out) {
+    fputs("Usage: vqmoe COMMAND [OPTION...] FILE...\n\nTrains Vector-Quantized Mixture-of-Experts language models over MPI ranks: mpirun -n 2 vqmoe "
+          "train CONFIG\n\n", out);
+    for (const struct command *c = cli_commands; c->name; ++c) fprintf(out, "  %-14s%s\n", c->name, c->about);
+    fputs("\n  vqmoe COMMAND --help    options of a command\n  vqmoe --help-keys       all configuration keys\n"
+          "  vqmoe --version         version, commit, libraries\n\nExit codes: 0 done, 1 internal, 2 usage or configuration, 3 data, "
+          "4 checkpoint, 5 cannot write,\n6 loss not finite, 7 peer lost.\n", out);
+}
+
+/* Words of the command's name that argv begins with; 0 where it does not. */
+static int matches(const struct command *command, int argc, char **argv) {
+    char two[64] = "";
+    if (argc > 1 && !strcmp(argv[1], command->name)) return 1;
+    if (argc > 2) snprintf(two, sizeof two, "%s %s", argv[1], argv[2]);
+    return !strcmp(two, command->name) ? 2 : 0;
+}
+
+static void parse_options(const struct command *command, int argc, char **argv, struct arguments *arguments) {
+    struct argp_option taken[OPTIONS + 1] = {0};
+    int count = 0;
+    for (int i = 0; i < OPTIONS; ++i)
+        if (!options[i].set || command->options & options[i].set) taken[count++] = options[i].option;
+    char doc[512], name[80];
+    snprintf(doc, sizeof doc, "%s%s", command->about, command->options & TAKES_KEYS ? "\vAll configuration keys: vqmoe --help-keys" : "");
+    snprintf(name, sizeof name, "vqmoe %s", command->name);
+    argv[0] = name;
+    argp_err_exit_status = STATUS_CONFIG;
+    struct argp argp = {.options = taken, .parser = parse_one, .args_doc = command->files, .doc = doc};
+    argp_parse(&argp, argc, argv, 0, NULL, arguments);
+}
+
+static const struct command *parse(int argc, char **argv, struct arguments *arguments) {
+    *arguments = (struct arguments){.split = "test", .prompt = "", .out = "step.h5", .tokens = 200, .seed = 1, .steps = 3, .temperature = 1};
+    for (const struct command *command = cli_commands; command->name; ++command) {
+        int words = matches(command, argc, argv);
+        if (!words) continue;
+        parse_options(command, argc - words, argv + words, arguments);
+        return command;
+    }
+    bool known = true;
+    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-?")) print_commands(argc < 2 ? stderr : stdout);
+    else if (!strcmp(argv[1], "--version")) cli_print_version();
+    else if (!strcmp(argv[1], "--help-keys")) config_print_help(stdout);
+    else known = false;
+    if (!known) fprintf(stderr, "vqmoe: expected a command, found '%s': see vqmoe --help\n", argv[1]);
+    exit(argc < 2 || !known ? STATUS_CONFIG : STATUS_OK);
+}
+
+/* Of the ranks of a job only the first speaks while arguments are parsed: argp prints and exits by itself. */
+const struct command *cli_parse(int argc, char **argv, struct arguments *arguments) {
+    if (rank_hint() <= 0) return parse(argc, argv, arguments);
+    int nowhere = open("/dev/null", O_WRONLY), out = dup(STDOUT_FILENO), error = dup(STDERR_FILENO);
+    dup2(nowhere, STDOUT_FILENO);
+    dup2(nowhere, STDERR_FILENO);
+    const struct command *command = parse(argc, argv, arguments);
+    dup2(out, STDOUT_FILENO);
+    dup2(error, STDERR_FILENO);
+    close(nowhere);
+    close(out);
+    close(error);
+    return command;
+}
+
+void cli_arguments_free(struct arguments *arguments) {
+    free(arguments->files);
+    free(arguments->overrides);
+    *arguments = (struct arguments){0};
+}

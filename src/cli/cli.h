@@ -1,0 +1,65 @@
+/* The commands of `vqmoe`. Each is a file with one function; arguments.c parses for all of them. */
+#ifndef VQMOE_CLI_H
+#define VQMOE_CLI_H
+
+#include "comm/comm.h"
+#include "config/config.h"
+
+/* What any command may be given; a command's option list says which. */
+struct arguments {
+    const char **files;     /* [n_files] configurations or one checkpoint, in order */
+    int n_files;
+    const char **overrides; /* [n_overrides] "key=value" */
+    int n_overrides;
+    const char *resume;     /* --resume CHECKPOINT */
+    const char *out;        /* --out FILE */
+    const char *split;      /* --split NAME */
+    const char *prompt;     /* --prompt TEXT */
+    const char *record, *replay; /* --record FILE, --replay FILE */
+    int64_t tokens, seed, steps; /* --tokens N, --seed N, --steps N */
+    double temperature;          /* --temperature T */
+};
+
+/* Which options beside --set a command takes. */
+enum option_set {
+    TAKES_RESUME = 1,
+    TAKES_OUT = 2,
+    TAKES_SPLIT = 4,
+    TAKES_GENERATION = 8,
+    TAKES_ROUTES = 16,
+    TAKES_STEPS = 32,
+    TAKES_KEYS = 64, /* lists all configuration keys in its --help */
+};
+
+struct command {
+    const char *name;  /* "debug step" has two words */
+    const char *files; /* what stands after the options: "CONFIG..." or "CHECKPOINT" */
+    const char *about;
+    int options;       /* of enum option_set */
+    enum status (*run)(const struct arguments *arguments, struct comm *world);
+};
+
+extern const struct command cli_commands[]; /* ends with a NULL name */
+
+/* Finds the command in argv and parses what follows. Prints and exits by itself for --help, --version and unusable arguments (2). Before
+ * MPI starts: of the ranks of a job only the first prints. */
+const struct command *cli_parse(int argc, char **argv, struct arguments *arguments);
+void cli_arguments_free(struct arguments *arguments);
+
+/* The configuration of a command on configurations; starts the operations on as many threads as are due. Collective over the world. */
+enum status cli_configure(struct config *config, const struct arguments *arguments, struct comm *world);
+enum status cli_start_ops(const struct config *config, struct comm *world);
+
+/* "vqmoe 0.1.0 (commit), MPI, HDF5 and the rest", in lines. */
+void cli_print_version(void);
+
+enum status cli_train(const struct arguments *arguments, struct comm *world);
+enum status cli_eval(const struct arguments *arguments, struct comm *world);
+enum status cli_generate(const struct arguments *arguments, struct comm *world);
+enum status cli_inspect(const struct arguments *arguments, struct comm *world);
+enum status cli_data(const struct arguments *arguments, struct comm *world);
+enum status cli_bench(const struct arguments *arguments, struct comm *world);
+enum status cli_debug_step(const struct arguments *arguments, struct comm *world);
+enum status cli_debug_routes(const struct arguments *arguments, struct comm *world);
+
+#endif

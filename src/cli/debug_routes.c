@@ -1,0 +1,60 @@
+#include <stdio.h>
+
+#include "base/log.h"
+#include "cli/cli.h"
+#include "train/step_file.h"
+#include "train/trainer.h"
+
+struct recorder {
+    struct observer base;
+    struct h5file *file;
+};
+
+static enum status before(struct observer *observer, const struct step *step, int64_t number) {
+    char group[H5_MAX_NAME];
+    snprintf(group, sizeof group, "/routes/%lld", (long long)number);
+    if (!observer->routes->replay) return STATUS_OK;
+    return comm_agree(step->lm->world, routes_read(((struct recorder *)observer)->file, group, observer->routes, step));
+}
+
+static enum status after(struct observer *observer, const struct step *step, int64_t number) {
+    char group[H5_MAX_NAME];
+    snprintf(group, sizeof group, "/routes/%lld", (long long)number);
+    if (observer->routes->replay) return STATUS_OK;
+    return comm_agree(step->lm->world, routes_write(((struct recorder *)observer)->file, group, observer->routes, step));
+}
+
+static void report_flips(struct comm *world, const struct routes *routes) {
+    int64_t flips = routes->flips;
+    double widest = routes->widest;
+    comm_allreduce(world, &flips, 1, COMM_INT64, COMM_SUM);
+    comm_allreduce(world, &widest, 1, COMM_DOUBLE, COMM_MAX);
+    log_info("replayed: %lld choices differ from the model's own, the widest by %.3g of its score", (long long)flips, widest);
+}
+
+static enum status run(struct trainer *trainer, const struct arguments *arguments, struct comm *world) {
+    struct routes routes = {.replay = arguments->replay != NULL};
+    struct recorder recorder = {.base = {&routes, before, after}};
+    const void *mpi = comm_mpi_handle(world);
+    enum status status = routes.replay ? h5file_open(&recorder.file, arguments->replay, mpi)
+                                       : h5file_create(&recorder.file, arguments->record, mpi);
+    if ((status = comm_agree(world, status))) return status;
+    routes_allocate(&routes, &trainer->step);
+    status = trainer_run(trainer, &recorder.base);
+    if (!status && routes.replay) report_flips(world, &routes);
+    enum status closed = h5file_close(recorder.file);
+    routes_free(&routes, &trainer->step);
+    return comm_agree(world, status ? status : closed);
+}
+
+enum status cli_debug_routes(const struct arguments *arguments, struct comm *world) {
+    struct config config;
+    struct trainer trainer = {0};
+    if (!arguments->record == !arguments->replay)
+        return comm_agree(world, status_fail(STATUS_CONFIG, "debug routes: expected one of --record FILE and --replay FILE"));
+    enum status status = cli_configure(&config, arguments, world);
+    if (!status) status = trainer_init(&trainer, &config, world, arguments->resume);
+    if (!status) status = run(&trainer, arguments, world);
+    trainer_free(&trainer);
+    return status;
+}

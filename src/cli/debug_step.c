@@ -1,0 +1,19 @@
+#include "base/log.h"
+#include "cli/cli.h"
+#include "train/step_file.h"
+#include "train/trainer.h"
+
+enum status cli_debug_step(const struct arguments *arguments, struct comm *world) {
+    struct config config;
+    struct trainer trainer = {0};
+    enum status status = cli_configure(&config, arguments, world);
+    if (!status) status = trainer_init(&trainer, &config, world, arguments->resume);
+    if (!status) {
+        trainer_read(&trainer);
+        status = step_file_write(arguments->out, &trainer.step, trainer.progress.step, trainer.tokens, trainer.targets);
+    }
+    if (!status)
+        log_info("%s: step %lld, loss %.6f nats per token", arguments->out, (long long)trainer.progress.step, trainer.step.stats.loss);
+    trainer_free(&trainer);
+    return status;
+}

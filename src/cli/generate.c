@@ -1,0 +1,31 @@
+#include <stdio.h>
+
+#include "base/log.h"
+#include "cli/cli.h"
+#include "train/checkpoint.h"
+#include "train/generate.h"
+
+enum status cli_generate(const struct arguments *arguments, struct comm *world) {
+    struct config config;
+    struct lm lm = {0};
+    struct arena arena = {0};
+    uint8_t bytes[256];
+    int64_t V, step;
+    const char *path = arguments->files[0];
+    enum status status =
+        checkpoint_read_config(path, world, &config, arguments->overrides, arguments->n_overrides, bytes, &V, &step);
+    if (!status) status = cli_start_ops(&config, world);
+    if (!status) status = comm_agree(world, lm_init(&lm, &config, V, world, false));
+    if (!status) status = checkpoint_read_parameters(path, &lm);
+    if (!status) {
+        struct generation generation = {
+            .byte_of = bytes, .prompt = arguments->prompt, .tokens = arguments->tokens, .temperature = arguments->temperature,
+            .seed = (uint64_t)arguments->seed,
+        };
+        double rate = generate(&lm, &generation, &arena, stdout);
+        log_info("(%lld symbols, %.1f a second)", (long long)arguments->tokens, rate);
+    }
+    arena_free(&arena);
+    lm_free(&lm);
+    return status;
+}

@@ -1,0 +1,191 @@
+/* Every fixture of the independent reference (reference.py) against this implementation: losses, logits, choices, memory and EVERY
+ * gradient. Relative L2 error per array, absolute where the reference is zero. Usage: test_parity FOLDER */
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "train/checkpoint.h"
+#include "train/step_file.h"
+
+static const double tolerance = sizeof(real) == sizeof(double) ? 1e-9 : 1e-4;
+static const enum h5type real_type = sizeof(real) == sizeof(double) ? H5T_FLOAT64 : H5T_FLOAT32;
+static double errors[4096]; /* of all arrays, for the median */
+static int n_errors, failures;
+
+static int compare_double(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void must(enum status status) {
+    if (status) FATAL("%s", status_message());
+}
+
+static void judge(const char *file, const char *name, const real *found, const real *expected, int64_t n) {
+    double difference = 0, norm = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        difference += pow((double)found[i] - (double)expected[i], 2);
+        norm += pow((double)expected[i], 2);
+    }
+    double error = norm > 0 ? sqrt(difference / norm) : sqrt(difference);
+    if (n_errors < 4096) errors[n_errors++] = error;
+    if (error <= tolerance) return;
+    printf("%s: %s: relative error %.3g\n", file, name, error);
+    failures++;
+}
+
+/* Reads a whole array of the file that must have this many elements. */
+static real *expected_array(struct h5file *file, const char *name, int64_t elements) {
+    int rank;
+    int64_t shape[H5_MAX_RANK], count = 1;
+    must(h5file_shape(file, name, &rank, shape));
+    if (rank < 0) FATAL("%s is missing", name);
+    for (int i = 0; i < rank; ++i) count *= shape[i];
+    if (count != elements) FATAL("%s: expected %lld elements, found %lld", name, (long long)elements, (long long)count);
+    real *values = malloc((size_t)(count + 1) * sizeof *values);
+    must(h5file_read(file, name, real_type, rank, shape, 0, shape[0], values));
+    return values;
+}
+
+static void compare_array(struct h5file *file, const char *path, const char *name, const real *found, int64_t n) {
+    real *expected = expected_array(file, name, n);
+    judge(path, name, found, expected, n);
+    free(expected);
+}
+
+static void compare_loss(struct h5file *file, const char *path, const char *name, double found) {
+    double expected;
+    must(h5file_read_double(file, name, &expected));
+    real a = (real)found, b = (real)expected;
+    judge(path, name, &a, &b, 1);
+}
+
+static int32_t *read_symbols(struct h5file *file, const char *name, int64_t B, int64_t L) {
+    int64_t shape[] = {B, L}, *wide = malloc((size_t)(B * L) * sizeof *wide);
+    int32_t *symbols = malloc((size_t)(B * L) * sizeof *symbols);
+    must(h5file_read(file, name, H5T_INT64, 2, shape, 0, B, wide));
+    for (int64_t i = 0; i < B * L; ++i) symbols[i] = (int32_t)wide[i];
+    free(wide);
+    return symbols;
+}
+
+static void compare_routes(struct h5file *file, const char *path, const struct routes *routes, const struct step *step) {
+    static const char *const names[] = {"experts", "codes"};
+    int64_t N = step->rows * step->lm->config->model.segment;
+    for (int p = 0; p < ROUTE_PATHS; ++p)
+        for (int64_t i = 0; routes->choices[p] && i < step->lm->layers; ++i) {
+            char name[64];
+            int rank;
+            int64_t shape[H5_MAX_RANK] = {0}, K = p == ROUTE_EXPERTS ? step->lm->config->router.top_k : 1, different = 0;
+            snprintf(name, sizeof name, "/routes/%lld/%s", (long long)i, names[p]);
+            int64_t *wide = malloc((size_t)(N * K) * sizeof *wide);
+            must(h5file_shape(file, name, &rank, shape));
+            must(h5file_read(file, name, H5T_INT64, rank, shape, 0, N, wide));
+            for (int64_t n = 0; n < N * K; ++n) different += wide[n] != routes->choices[p][i][n];
+            if (different) {
+                printf("%s: %s: %lld choices differ\n", path, name, (long long)different);
+                failures++;
+            }
+            free(wide);
+        }
+}
+
+static void compare_memory(struct h5file *file, const char *path, const struct lm_memory *m) {
+    for (int64_t i = 0; i < m->layers && m->length; ++i) {
+        char name[64];
+        real *packed = malloc((size_t)(m->rows * m->length * m->d_model) * sizeof *packed);
+        for (int64_t b = 0; b < m->rows; ++b)
+            memcpy(packed + b * m->length * m->d_model, m->data + (i * m->rows + b) * m->capacity * m->d_model,
+                   (size_t)(m->length * m->d_model) * sizeof *packed);
+        snprintf(name, sizeof name, "/memory_after/%lld", (long long)i);
+        compare_array(file, path, name, packed, m->rows * m->length * m->d_model);
+        free(packed);
+    }
+}
+
+static int count_arrays(struct h5file *file, const char *group) {
+    char(*names)[H5_MAX_NAME];
+    int count;
+    must(h5file_list(file, group, &names, &count));
+    free(names);
+    return count;
+}
+
+static void check_file(const char *path) {
+    struct h5file *file;
+    struct config config;
+    struct lm lm;
+    struct step step;
+    char *json;
+    int rank;
+    int64_t shape[H5_MAX_RANK], number, seed;
+    must(h5file_open(&file, path, NULL));
+    must(h5file_read_text(file, "configuration", &json));
+    must(config_load_json(&config, json, path, NULL, 0));
+    must(h5file_read_int(file, "step", &number));
+    must(h5file_read_int(file, "seed", &seed));
+    config.run.seed = seed;
+    must(h5file_shape(file, "/parameters/embedding.weight", &rank, shape));
+    struct comm *world = comm_self_new();
+    must(lm_init(&lm, &config, shape[0], world, true));
+    step_init(&step, &lm);
+    must(checkpoint_read_arrays(file, "/parameters", &lm.params, lm.params.data));
+    must(checkpoint_read_memory(file, "/memory", &step));
+    int64_t B = config.train.batch, L = config.model.segment, logits = B * L * lm.V;
+    int32_t *tokens = read_symbols(file, "/tokens", B, L), *targets = read_symbols(file, "/targets", B, L);
+    struct routes routes = {0};
+    routes_allocate(&routes, &step);
+    step.keep_logits = malloc((size_t)logits * sizeof(real));
+    step_gradients(&step, number, &routes, tokens, targets);
+
+    compare_loss(file, path, "loss", step.stats.loss);
+    compare_loss(file, path, "task_loss", step.stats.task);
+    compare_loss(file, path, "vq_loss", step.stats.vq);
+    compare_loss(file, path, "balance_loss", step.stats.balance);
+    compare_array(file, path, "/logits", step.keep_logits, logits);
+    for (int i = 0; i < lm.params.count; ++i) {
+        char name[H5_MAX_NAME];
+        snprintf(name, sizeof name, "/gradients/%s", lm.params.list[i]->name);
+        compare_array(file, path, name, lm.params.list[i]->grad, lm.params.list[i]->size);
+    }
+    if (count_arrays(file, "/gradients") != lm.params.count) {
+        printf("%s: %d gradients, the model has %d parameters\n", path, count_arrays(file, "/gradients"), lm.params.count);
+        failures++;
+    }
+    compare_routes(file, path, &routes, &step);
+    compare_memory(file, path, &step.memory);
+
+    routes_free(&routes, &step);
+    free(step.keep_logits);
+    free(tokens);
+    free(targets);
+    free(json);
+    step_free(&step);
+    lm_free(&lm);
+    comm_free(world);
+    h5file_close(file);
+}
+
+int main(int argc, char **argv) {
+    DIR *folder = argc == 2 ? opendir(argv[1]) : NULL;
+    if (!folder) FATAL("usage: test_parity FOLDER");
+    ops_init_cpu(2);
+    int files = 0;
+    for (struct dirent *entry; (entry = readdir(folder));) {
+        char path[1024];
+        if (!strstr(entry->d_name, ".h5")) continue;
+        snprintf(path, sizeof path, "%s/%s", argv[1], entry->d_name);
+        int before = failures;
+        check_file(path);
+        printf("%s %s\n", failures == before ? "same  " : "DIFFERS", entry->d_name);
+        files++;
+    }
+    closedir(folder);
+    qsort(errors, (size_t)n_errors, sizeof *errors, compare_double);
+    printf("%d files, %d arrays in " REAL_NAME ": median error %.2g, largest %.2g, %d beyond %.0e\n", files, n_errors,
+           n_errors ? errors[n_errors / 2] : 0, n_errors ? errors[n_errors - 1] : 0, failures, tolerance);
+    return failures || !files;
+}
