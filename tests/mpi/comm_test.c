@@ -1,7 +1,8 @@
-/* Every function of comm.h against what a naive computation gives, on any number of ranks, and on one process alone ("self"). What
- * each rank holds is a function of rank and index, so that every rank can say what all others sent.
+/* Every function of comm.h against what a naive computation gives, on any number of ranks, and on one process alone
+ * ("self"). What each rank holds is a function of rank and index, so that every rank can say what all others sent.
  *
- * No assertion leaves a function here: one rank that stopped would strand its peers. Failures are counted, and agreed on at the end. */
+ * No assertion leaves a function here: one rank that stopped would strand its peers. Failures are counted, and agreed
+ * on at the end. */
 #include <math.h>
 #include <mpi.h>
 #include <signal.h>
@@ -22,7 +23,8 @@ static const char *part; /* which group is tested: all ranks, or one half */
 
 #define EXPECT(condition) ((condition) ? (void)0 : failed(__LINE__, #condition))
 static void failed(int line, const char *condition) {
-    if (++failures <= 20) fprintf(stderr, "comm_test.c:%d: rank %d (%s): %s\n", line, world_rank, part, condition);
+    if (++failures <= 20)
+        fprintf(stderr, "comm_test.c:%d: rank %d (%s): %s\n", line, world_rank, part, condition);
 }
 
 static void *take(size_t bytes) {
@@ -37,14 +39,17 @@ static int64_t number(int64_t a, int64_t b, int64_t c, int64_t below) {
 }
 
 /* What a rank contributes at an index: whole numbers, whose sums are exact in every type. */
+#define BIG ((INT64_C(1) << 45) + 1) /* times a value: whole numbers that a double does not hold */
 static int64_t value_of(int rank, int64_t i) { return number(rank, i, 1, 2001) - 1000; }
 
 static int64_t reduced(int size, int64_t i, enum comm_reduction reduction) {
     int64_t result = value_of(0, i);
     for (int r = 1; r < size; ++r) {
         int64_t value = value_of(r, i);
-        if (reduction == COMM_SUM) result += value;
-        else if (reduction == COMM_MIN ? value < result : value > result) result = value;
+        if (reduction == COMM_SUM)
+            result += value;
+        else if (reduction == COMM_MIN ? value < result : value > result)
+            result = value;
     }
     return result;
 }
@@ -58,7 +63,7 @@ static void test_allreduce(struct comm *comm) {
             double *doubles = take((size_t)n * sizeof *doubles);
             int64_t *ints = take((size_t)n * sizeof *ints);
             for (int64_t i = 0; i < n; ++i) {
-                ints[i] = value_of(comm->rank, i) * (INT64_C(1) << 40); /* beyond what a double sum would keep apart from + 1 */
+                ints[i] = value_of(comm->rank, i) * BIG;
                 doubles[i] = (double)value_of(comm->rank, i) / 1024;
                 reals[i] = (real)value_of(comm->rank, i) / 4;
             }
@@ -69,7 +74,7 @@ static void test_allreduce(struct comm *comm) {
                 int64_t expected = reduced(comm->size, i, (enum comm_reduction)reduction);
                 EXPECT(reals[i] == (real)expected / 4);
                 EXPECT(doubles[i] == (double)expected / 1024);
-                EXPECT(ints[i] == expected * (INT64_C(1) << 40));
+                EXPECT(ints[i] == expected * BIG);
             }
             free(reals), free(doubles), free(ints);
         }
@@ -113,7 +118,8 @@ static void test_buckets(struct comm *comm) {
 static void test_allgather(struct comm *comm) {
     const int64_t counts[] = {0, 1, 17, 4000};
     for (int c = 0; c < 4; ++c) {
-        int64_t n = counts[c], *in = take((size_t)n * sizeof *in), *out = take((size_t)(comm->size * n) * sizeof *out);
+        int64_t n = counts[c], *in = take((size_t)n * sizeof *in),
+                *out = take((size_t)(comm->size * n) * sizeof *out);
         for (int64_t i = 0; i < n; ++i) in[i] = value_of(comm->rank, i);
         comm_allgather(comm, out, in, n);
         for (int r = 0; r < comm->size; ++r)
@@ -130,7 +136,8 @@ static void test_broadcast(struct comm *comm) {
             for (int64_t i = 0; i < counts[c]; ++i) data[i] = (unsigned char)(value_of(comm->rank, i) & 255);
             comm_broadcast(comm, data, counts[c], root);
             int64_t wrong = 0;
-            for (int64_t i = 0; i < counts[c]; ++i) wrong += data[i] != (unsigned char)(value_of(root, i) & 255);
+            for (int64_t i = 0; i < counts[c]; ++i)
+                wrong += data[i] != (unsigned char)(value_of(root, i) & 255);
             EXPECT(wrong == 0);
             EXPECT(data[counts[c]] == 0xA5);
             free(data);
@@ -146,8 +153,10 @@ struct traffic {
 };
 
 static int64_t rows_of(const struct traffic *t, int size, int from, int to, int block) {
-    if (t->who == NONE || (t->who == ONE_TO_ALL && from != size - 1) || (t->who == ALL_TO_ONE && to != 0)) return 0;
-    int64_t rows = number(from * 64 + to, block, 7, 2 * t->most + 1) - t->most; /* about half of the blocks are empty */
+    if (t->who == NONE || (t->who == ONE_TO_ALL && from != size - 1) || (t->who == ALL_TO_ONE && to != 0))
+        return 0;
+    int64_t rows =
+        number(from * 64 + to, block, 7, 2 * t->most + 1) - t->most; /* about half of the blocks are empty */
     return rows > 0 ? rows : 0;
 }
 
@@ -172,9 +181,11 @@ static int64_t place_blocks(int64_t *offset, const int64_t *count, int n, int sa
 }
 
 static void test_exchange(struct comm *comm, const struct traffic *t) {
-    int me = comm->rank, size = comm->size, n = size * t->blocks, *per_peer = take((size_t)size * sizeof *per_peer);
+    int me = comm->rank, size = comm->size, n = size * t->blocks,
+        *per_peer = take((size_t)size * sizeof *per_peer);
     int64_t *numbers = take((size_t)n * 4 * sizeof *numbers);
-    int64_t *send_count = numbers, *send_offset = numbers + n, *receive_count = numbers + 2 * n, *receive_offset = numbers + 3 * n;
+    int64_t *send_count = numbers, *send_offset = numbers + n, *receive_count = numbers + 2 * n,
+            *receive_offset = numbers + 3 * n;
     for (int p = 0; p < size; ++p) {
         per_peer[p] = t->blocks;
         for (int i = 0; i < t->blocks; ++i) {
@@ -184,7 +195,8 @@ static void test_exchange(struct comm *comm, const struct traffic *t) {
     }
     int64_t bytes = t->row_bytes, in_bytes = place_blocks(send_offset, send_count, n, me) * bytes;
     int64_t out_bytes = place_blocks(receive_offset, receive_count, n, 100 + me) * bytes;
-    unsigned char *in = take((size_t)in_bytes), *out = take((size_t)out_bytes), *expected = take((size_t)out_bytes);
+    unsigned char *in = take((size_t)in_bytes), *out = take((size_t)out_bytes),
+                  *expected = take((size_t)out_bytes);
     for (int p = 0; p < size; ++p)
         for (int i = 0; i < t->blocks; ++i) {
             int at = p * t->blocks + i;
@@ -294,7 +306,8 @@ static void test_barrier(struct comm *comm) {
 static void test_contract(struct comm *comm) {
     int one = 1, two = 2;
     int64_t zeros[2] = {0, 0}, counts[2] = {2, 1};
-    const struct comm_blocks good = {&one, zeros, counts}, fewer = {&one, zeros, counts + 1}, more = {&two, zeros, counts};
+    const struct comm_blocks good = {&one, zeros, counts}, fewer = {&one, zeros, counts + 1},
+                             more = {&two, zeros, counts};
     char in[64] = "", out[64];
     for (int i = 0; i < 4; ++i) {
         fflush(NULL);
@@ -314,7 +327,9 @@ static void test_contract(struct comm *comm) {
 }
 
 int main(int argc, char **argv) {
+    part = "alone";
     comm_free(NULL);
+    EXPECT(comm_library_version()[0]);
     if (argc > 1 && !strcmp(argv[1], "self")) {
         struct comm *self = comm_self_new(), *again = comm_split(self, 3), *node = comm_split_node(self);
         EXPECT(node->rank == 0 && node->size == 1);

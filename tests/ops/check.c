@@ -11,9 +11,7 @@ bool op_called[OP_COUNT];
 struct arena scratch;
 
 static uint64_t random_counter;
-static struct {
-    uint64_t rows, sums;
-} digest;
+static struct { uint64_t rows, sums; } digest;
 static bool checking; /* off in a run that is there for its bits alone */
 
 enum { MAX_PIECES = 256, GUARD = 64 };
@@ -84,7 +82,8 @@ uint32_t philox_word(struct rng_place place, uint32_t row, uint32_t column) {
     uint32_t key[2] = {(uint32_t)(place.seed % 0x100000000u), (uint32_t)(place.seed / 0x100000000u)};
     for (int round = 0; round < 10; ++round) {
         uint64_t a = UINT64_C(0xD2511F53) * x[0], b = UINT64_C(0xCD9E8D57) * x[2];
-        uint32_t next[4] = {(uint32_t)(b >> 32) ^ x[1] ^ key[0], (uint32_t)b, (uint32_t)(a >> 32) ^ x[3] ^ key[1], (uint32_t)a};
+        uint32_t next[4] = {(uint32_t)(b >> 32) ^ x[1] ^ key[0], (uint32_t)b,
+                            (uint32_t)(a >> 32) ^ x[3] ^ key[1], (uint32_t)a};
         memcpy(x, next, sizeof x);
         key[0] += 0x9E3779B9u;
         key[1] += 0xBB67AE85u;
@@ -94,8 +93,8 @@ uint32_t philox_word(struct rng_place place, uint32_t row, uint32_t column) {
 
 double dropout_factor(const struct dropout *dropout, int64_t row, int64_t column) {
     if (dropout->p == 0) return 1;
-    return philox_word(dropout->place, (uint32_t)row, (uint32_t)column) >= floor(dropout->p * 4294967296.0) ? 1 / (1 - dropout->p)
-                                                                                                            : 0;
+    uint32_t word = philox_word(dropout->place, (uint32_t)row, (uint32_t)column);
+    return word >= floor(dropout->p * 4294967296.0) ? 1 / (1 - dropout->p) : 0;
 }
 
 struct dropout some_dropout(double p) {
@@ -120,7 +119,8 @@ void expect_close(const char *what, const real *got, const double *expected, int
         norm += expected[i] * expected[i];
     }
     double relative = n ? sqrt(error) / floored(sqrt(norm), n) : 0;
-    if (!(relative <= tolerance)) fail_msg("%s: relative error %.3g, at most %.3g expected", what, relative, tolerance);
+    if (!(relative <= tolerance))
+        fail_msg("%s: relative error %.3g, at most %.3g expected", what, relative, tolerance);
 }
 
 void problem_input(struct problem *p, const char *name, int64_t n, int flags) {
@@ -146,7 +146,8 @@ static double loss(const struct problem *p, bool of_operation) {
     return sum;
 }
 
-/* Elements one by one where they are few, else random directions of signs: their mean squared error estimates the squared L2. */
+/* Elements one by one where they are few, else random directions of signs: their mean squared error estimates the
+ * squared L2. */
 static void check_gradient(const struct problem *p, struct tensor *t, bool of_operation) {
     enum { FEW = 30, DIRECTIONS = 4 };
     const double h = 2e-5;
@@ -176,8 +177,8 @@ static void check_gradient(const struct problem *p, struct tensor *t, bool of_op
     }
     double relative = t->n ? sqrt(error) / floored(sqrt(norm), t->n) : 0;
     if (!(relative <= TOLERANCE_GRADIENT))
-        fail_msg("gradient of %s against differences of the %s: relative error %.3g, at most %.3g expected", t->name,
-                 of_operation ? "operation" : "reference", relative, TOLERANCE_GRADIENT);
+        fail_msg("gradient of %s against differences of the %s: relative error %.3g, at most %.3g expected",
+                 t->name, of_operation ? "operation" : "reference", relative, TOLERANCE_GRADIENT);
 }
 
 /* Twice: what overwrites starts from NaN and gives the same bits again, what adds starts from 0 and doubles. */
@@ -249,10 +250,12 @@ static struct {
 static void every_entry_called(void **state) {
     (void)state;
     for (int i = 0; i < family_entries.n; ++i)
-        if (!op_called[family_entries.entries[i].index]) fail_msg("%s was never called", family_entries.entries[i].name);
+        if (!op_called[family_entries.entries[i].index])
+            fail_msg("%s was never called", family_entries.entries[i].name);
 }
 
-int run_cases(const char *family, const struct op_case *cases, int n_cases, const struct op_entry *entries, int n_entries) {
+int run_cases(const char *family, const struct op_case *cases, int n_cases, const struct op_entry *entries,
+              int n_entries) {
     struct CMUnitTest *tests = calloc((size_t)n_cases + 1, sizeof *tests);
     char(*names)[96] = calloc((size_t)n_cases, sizeof *names);
     if (!tests || !names) abort();
@@ -261,10 +264,12 @@ int run_cases(const char *family, const struct op_case *cases, int n_cases, cons
         int length = snprintf(names[i], sizeof *names, "%s", cases[i].name), last = COUNT(cases->size) - 1;
         while (last > 0 && !s[last]) --last;
         for (int j = 0; j <= last; ++j)
-            length += snprintf(names[i] + length, sizeof *names - (size_t)length, "%s%ld", j ? "x" : " ", (long)s[j]);
+            length += snprintf(names[i] + length, sizeof *names - (size_t)length, "%s%ld", j ? "x" : " ",
+                               (long)s[j]);
         snprintf(names[i] + length, sizeof *names - (size_t)length, "%s%s", cases[i].p > 0 ? " dropout" : "",
                  cases[i].flag ? " *" : "");
-        tests[i] = (struct CMUnitTest){.name = names[i], .test_func = run_one, .initial_state = (void *)(uintptr_t)&cases[i]};
+        tests[i] = (struct CMUnitTest){
+            .name = names[i], .test_func = run_one, .initial_state = (void *)(uintptr_t)&cases[i]};
     }
     family_entries.entries = entries;
     family_entries.n = n_entries;

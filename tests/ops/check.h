@@ -1,8 +1,9 @@
 /* What the tests of operations share.
  *
- * An operation is held against plain loops in double precision, written from kernels/ops.h (the `reference` of a problem). Its
- * backward is held against central differences of that reference, and in the double build of the operation itself too. A case runs
- * on 1 thread, on 2, and on 2 again, from the same random numbers: the bits that it shows to keep_rows and keep_sums are compared. */
+ * An operation is held against plain loops in double precision, written from kernels/ops.h (the `reference` of a
+ * problem). Its backward is held against central differences of that reference, and in the double build of the
+ * operation itself too. A case runs on 1 thread, on 2, and on 2 again, from the same random numbers: the bits that
+ * it shows to keep_rows and keep_sums are compared. */
 #ifndef VQMOE_TEST_CHECK_H
 #define VQMOE_TEST_CHECK_H
 
@@ -15,21 +16,25 @@
 
 #include "kernels/ops.h"
 
-/* Every entry of the table, by the program that tests it. table_test holds this list against struct ops, and each program fails
- * where it did not call one of its own through OP. */
+/* Every entry of the table, by the program that tests it. table_test holds this list against struct ops, and each
+ * program fails where it did not call one of its own through OP. */
+/* clang-format off */
 #define LINEAR_OPS(X) X(gemm) X(linear_forward) X(linear_backward)
 #define ELEMENTWISE_OPS(X) \
-    X(fill) X(copy) X(add) X(add_scaled) X(sum) X(sum_squares) X(all_finite) X(dropout) X(relu_forward) X(relu_backward) X(adam)
+    X(fill) X(copy) X(add) X(add_scaled) X(sum) X(sum_squares) X(all_finite) \
+    X(dropout) X(relu_forward) X(relu_backward) X(adam)
 #define EMBEDDING_OPS(X) X(embedding_forward) X(embedding_backward) X(sinusoid)
 #define NORM_OPS(X) X(layer_norm_forward) X(layer_norm_backward) X(normalize_rows_forward) X(normalize_rows_backward)
 #define ATTENTION_OPS(X) X(attention_forward) X(attention_backward)
 #define SOFTMAX_OPS(X) \
-    X(cross_entropy_forward) X(cross_entropy_backward) X(route_weights_forward) X(route_weights_backward) X(balance_forward) \
-    X(balance_backward) X(mix_forward) X(mix_backward)
+    X(cross_entropy_forward) X(cross_entropy_backward) X(route_weights_forward) X(route_weights_backward) \
+    X(balance_forward) X(balance_backward) X(mix_forward) X(mix_backward)
 #define ROUTE_OPS(X) X(top_k) X(sort_by_expert) X(gather_rows) X(combine_forward) X(combine_backward)
 #define QUANTIZE_OPS(X) X(nearest_code) X(quantize) X(code_error) X(code_error_backward)
 #define ALL_OPS(X) \
-    LINEAR_OPS(X) ELEMENTWISE_OPS(X) EMBEDDING_OPS(X) NORM_OPS(X) ATTENTION_OPS(X) SOFTMAX_OPS(X) ROUTE_OPS(X) QUANTIZE_OPS(X)
+    LINEAR_OPS(X) ELEMENTWISE_OPS(X) EMBEDDING_OPS(X) NORM_OPS(X) ATTENTION_OPS(X) SOFTMAX_OPS(X) ROUTE_OPS(X) \
+    QUANTIZE_OPS(X)
+/* clang-format on */
 
 /* The table seen as an array of function pointers, after its name. */
 #define OP_INDEX(entry) ((offsetof(struct ops, entry) - offsetof(struct ops, gemm)) / sizeof(void (*)(void)))
@@ -52,8 +57,9 @@ struct op_case {
 };
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 
-/* The whole of a program: its cases, then that every entry of its family was called. The exit code. */
-int run_cases(const char *family, const struct op_case *cases, int n_cases, const struct op_entry *entries, int n_entries);
+/* The whole of a program: its cases, then whether every entry of its family was called. The exit code. */
+int run_cases(const char *family, const struct op_case *cases, int n_cases, const struct op_entry *entries,
+              int n_entries);
 #define RUN_CASES(family, cases, OPS) \
     run_cases(family, cases, COUNT(cases), (const struct op_entry[]){OPS(OP_ENTRY)}, \
               COUNT(((const struct op_entry[]){OPS(OP_ENTRY)})))
@@ -95,7 +101,10 @@ void keep_sums(const void *data, int64_t bytes);
 void expect_close(const char *what, const real *got, const double *expected, int64_t n, double tolerance);
 
 /* An input by which the result is differentiated: in double for the reference, as real for the operation, and the gradient. */
-enum { ADDS = 1 /* the backward adds to it, rather than overwriting */, ROWS = 2 /* the same bits on 1 and 2 threads */ };
+enum {
+    ADDS = 1 /* the backward adds to it, rather than overwriting */,
+    ROWS = 2 /* the same bits on 1 and 2 threads */
+};
 struct tensor {
     const char *name;
     int64_t n;

@@ -46,7 +46,8 @@ static void sums(const struct op_case *c) {
 static void all_finite(const struct op_case *c) {
     int64_t n = c->size[0];
     real *in = random_reals(n);
-    const real bad[] = {(real)NAN, (real)INFINITY, (real)-INFINITY}, largest = sizeof(real) == 4 ? (real)3.4e38 : (real)1e308;
+    const real bad[] = {(real)NAN, (real)INFINITY, (real)-INFINITY},
+               largest = sizeof(real) == 4 ? (real)3.4e38 : (real)1e308;
     assert_true(OP(all_finite)(in, n));
     for (int64_t i = 0; i < n; i += i < n - 1 && i + 97 >= n ? n - 1 - i : 97) {
         real kept = in[i];
@@ -62,11 +63,11 @@ static void all_finite(const struct op_case *c) {
 
 static const int64_t row_first = 12345;
 
-/* The mask is the definition's, element by element; the result may lie on either input; the backward is the operation itself. */
+/* The mask is the definition's, element by element; the result may lie on either input; it is its own backward. */
 static void dropout(const struct op_case *c) {
     int64_t N = c->size[0], D = c->size[1], kept = 0;
     struct dropout place = some_dropout(c->p);
-    double *in = random_doubles(N * D), *residual = random_doubles(N * D), *expected = TAKE(double, N * D);
+    double *in = random_doubles(N * D), *residual = random_doubles(N * D), *expected = TAKE(double, N *D);
     real *in_real = reals(in, N * D), *residual_real = reals(residual, N * D), *out = TAKE(real, N * D);
     OP(dropout)(out, NULL, in_real, place, row_first, N, D);
     KEEP_ROWS(out, N * D);
@@ -157,7 +158,8 @@ static void adam(const struct op_case *c) {
             x[i] -= lr * (m[i] / (1 - pow(beta1, t))) / (sqrt(v[i] / (1 - pow(beta2, t))) + epsilon);
         }
         OP(adam)
-        (parameter, m_real, v_real, reals(gradient, n), scale, lr, beta1, beta2, epsilon, 1 - pow(beta1, t), 1 - pow(beta2, t), n);
+        (parameter, m_real, v_real, reals(gradient, n), scale, lr, beta1, beta2, epsilon, 1 - pow(beta1, t),
+         1 - pow(beta2, t), n);
     }
     KEEP_ROWS(parameter, n);
     expect_close("m", m_real, m, n, TOLERANCE);

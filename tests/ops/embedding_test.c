@@ -41,13 +41,14 @@ static void sinusoid(const struct op_case *c) {
     struct dropout dropout = some_dropout(c->p);
     for (int j = 0; j < COUNT(places); ++j) {
         real *out = TAKE(real, N * D);
-        double *expected = TAKE(double, N * D);
+        double *expected = TAKE(double, N *D);
         OP(sinusoid)(out, places[j][0], places[j][1], dropout, N, D);
         for (int64_t n = 0; n < N; ++n)
             for (int64_t i = 0; i < D; ++i) {
                 int64_t distance = places[j][0] + n * places[j][1], pair = i % (D / 2);
                 double angle = (double)distance * pow(10000, -2 * (double)pair / (double)D);
-                expected[n * D + i] = (i < D / 2 ? sin(angle) : cos(angle)) * dropout_factor(&dropout, distance, i);
+                expected[n * D + i] =
+                    (i < D / 2 ? sin(angle) : cos(angle)) * dropout_factor(&dropout, distance, i);
             }
         KEEP_ROWS(out, N * D);
         expect_close("sinusoid", out, expected, N * D, TOLERANCE);
@@ -55,16 +56,11 @@ static void sinusoid(const struct op_case *c) {
 }
 
 static const struct op_case cases[] = {
-    {"embedding", embedding, .size = {0, 3, 5}},
-    {"embedding", embedding, .size = {1, 1, 1}},
-    {"embedding", embedding, .size = {3, 3, 2}},
-    {"embedding", embedding, .size = {65, 17, 11}},
-    {"embedding", embedding, .size = {257, 65, 7}},
-    {"sinusoid", sinusoid, .size = {0, 4, 0}},
-    {"sinusoid", sinusoid, .size = {1, 2, 0}},
-    {"sinusoid", sinusoid, .size = {3, 4, 0}, .p = 0.5},
-    {"sinusoid", sinusoid, .size = {65, 34, 17}},
-    {"sinusoid", sinusoid, .size = {200, 66, 1000}, .p = 0.3},
+    {"embedding", embedding, .size = {0, 3, 5}},    {"embedding", embedding, .size = {1, 1, 1}},
+    {"embedding", embedding, .size = {3, 3, 2}},    {"embedding", embedding, .size = {65, 17, 11}},
+    {"embedding", embedding, .size = {257, 65, 7}}, {"sinusoid", sinusoid, .size = {0, 4, 0}},
+    {"sinusoid", sinusoid, .size = {1, 2, 0}},      {"sinusoid", sinusoid, .size = {3, 4, 0}, .p = 0.5},
+    {"sinusoid", sinusoid, .size = {65, 34, 17}},   {"sinusoid", sinusoid, .size = {200, 66, 1000}, .p = 0.3},
 };
 
 int main(void) { return RUN_CASES("embedding", cases, EMBEDDING_OPS); }

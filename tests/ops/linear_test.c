@@ -14,7 +14,8 @@ static void gemm_one(const struct op_case *c, bool transpose_a, bool transpose_b
         for (int64_t o = 0; o < O; ++o) {
             double sum = 0;
             for (int64_t i = 0; i < I; ++i)
-                sum += a[transpose_a ? i * lda + n : n * lda + i] * b[transpose_b ? o * ldb + i : i * ldb + o];
+                sum +=
+                    a[transpose_a ? i * lda + n : n * lda + i] * b[transpose_b ? o * ldb + i : i * ldb + o];
             expected[n * ldc + o] = alpha * sum + (beta == 0 ? 0 : beta * expected[n * ldc + o]);
             if (beta == 0) out[n * ldc + o] = (real)NAN; /* not read */
         }
@@ -27,7 +28,8 @@ static void gemm_one(const struct op_case *c, bool transpose_a, bool transpose_b
 static void gemm(const struct op_case *c) {
     const double scales[][2] = {{1, 0}, {1, 1}, {-2, 0.5}};
     for (int transposes = 0; transposes < 4; ++transposes)
-        for (int i = 0; i < COUNT(scales); ++i) gemm_one(c, transposes & 1, transposes & 2, scales[i][0], scales[i][1]);
+        for (int i = 0; i < COUNT(scales); ++i)
+            gemm_one(c, transposes & 1, transposes & 2, scales[i][0], scales[i][1]);
 }
 
 static void linear_reference(double *out, const struct problem *p) {
@@ -89,7 +91,7 @@ static const struct op_case cases[] = {
     {"linear", linear, .size = {3, 3, 5}, .flag = true},
     {"linear", linear, .size = {17, 65, 3}},
     {"linear", linear, .size = {130, 17, 65}, .flag = true},
-    {"linear", linear, .size = {130, 150, 33}}, /* beyond the size from which the bias is added by all threads */
+    {"linear", linear, .size = {130, 150, 33}}, /* all threads add the bias */
 };
 
 int main(void) { return RUN_CASES("linear", cases, LINEAR_OPS); }

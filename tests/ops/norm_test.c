@@ -10,7 +10,8 @@ static void layer_norm_reference(double *out, const struct problem *p) {
         double mean = 0, variance = 0;
         for (int64_t i = 0; i < D; ++i) mean += x[n * D + i] / (double)D;
         for (int64_t i = 0; i < D; ++i) variance += pow(x[n * D + i] - mean, 2) / (double)D;
-        for (int64_t i = 0; i < D; ++i) out[n * D + i] = weight[i] * (x[n * D + i] - mean) / sqrt(variance + 1e-5) + bias[i];
+        for (int64_t i = 0; i < D; ++i)
+            out[n * D + i] = weight[i] * (x[n * D + i] - mean) / sqrt(variance + 1e-5) + bias[i];
     }
 }
 
@@ -20,7 +21,8 @@ static void layer_norm_forward(real *out, const struct problem *p) {
 
 static void layer_norm_backward(const struct problem *p) {
     OP(layer_norm_backward)
-    (p->in[0].g, p->in[1].g, p->in[2].g, p->dout, p->in[0].r, p->saved, p->in[1].r, &scratch, p->c->size[0], p->c->size[1]);
+    (p->in[0].g, p->in[1].g, p->in[2].g, p->dout, p->in[0].r, p->saved, p->in[1].r, &scratch, p->c->size[0],
+     p->c->size[1]);
 }
 
 static void layer_norm(const struct op_case *c) {
@@ -57,7 +59,8 @@ static void normalize_rows_reference(double *out, const struct problem *p) {
     for (int64_t n = 0; n < N; ++n) {
         double squares = 0;
         for (int64_t i = 0; i < D; ++i) squares += pow(p->in[0].x[n * D + i], 2);
-        for (int64_t i = 0; i < D; ++i) out[n * D + i] = p->in[0].x[n * D + i] / fmax(sqrt(squares), norm_floor);
+        for (int64_t i = 0; i < D; ++i)
+            out[n * D + i] = p->in[0].x[n * D + i] / fmax(sqrt(squares), norm_floor);
     }
 }
 
@@ -66,7 +69,8 @@ static void normalize_rows_forward(real *out, const struct problem *p) {
 }
 
 static void normalize_rows_backward(const struct problem *p) {
-    OP(normalize_rows_backward)(p->in[0].g, p->dout, p->out, p->saved, norm_floor, p->c->size[0], p->c->size[1]);
+    OP(normalize_rows_backward)
+    (p->in[0].g, p->dout, p->out, p->saved, norm_floor, p->c->size[0], p->c->size[1]);
 }
 
 /* Row 1 is below the floor, row 2 is zero. */

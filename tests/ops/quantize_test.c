@@ -6,7 +6,7 @@
 
 static void nearest_code(const struct op_case *c) {
     int64_t N = c->size[0], M = c->size[1], D = c->size[2];
-    double *z = random_doubles(N * D), *table = random_doubles(M * D), *expected = TAKE(double, N * M);
+    double *z = random_doubles(N * D), *table = random_doubles(M * D), *expected = TAKE(double, N *M);
     real *distance = TAKE(real, N * M);
     int32_t *codes = TAKE(int32_t, N);
     OP(nearest_code)(codes, distance, reals(z, N * D), reals(table, M * D), N, M, D);
@@ -15,7 +15,8 @@ static void nearest_code(const struct op_case *c) {
     for (int64_t n = 0; n < N; ++n)
         for (int64_t m = 0; m < M; ++m) {
             expected[n * M + m] = 0;
-            for (int64_t i = 0; i < D; ++i) expected[n * M + m] += table[m * D + i] * (table[m * D + i] - 2 * z[n * D + i]);
+            for (int64_t i = 0; i < D; ++i)
+                expected[n * M + m] += table[m * D + i] * (table[m * D + i] - 2 * z[n * D + i]);
         }
     expect_close("distance", distance, expected, N * M, TOLERANCE);
     for (int64_t n = 0; n < N; ++n)
@@ -31,7 +32,8 @@ static void nearest_code_ties(const struct op_case *c) {
     real *z = TAKE(real, N * D), *table = TAKE(real, M * D), *distance = TAKE(real, N * M);
     int32_t *codes = TAKE(int32_t, N);
     for (int64_t i = 0; i < N * D; ++i) z[i] = (real)(random_below(5) - 2);
-    for (int64_t i = 0; i < M * D; ++i) table[i] = i < M / 2 * D ? (real)(random_below(5) - 2) : table[i - M / 2 * D];
+    for (int64_t i = 0; i < M * D; ++i)
+        table[i] = i < M / 2 * D ? (real)(random_below(5) - 2) : table[i - M / 2 * D];
     OP(nearest_code)(codes, distance, z, table, N, M, D);
     for (int64_t n = 0; n < N; ++n) {
         int32_t best = 0;
@@ -50,14 +52,15 @@ static void nearest_code_ties(const struct op_case *c) {
 
 static void quantize(const struct op_case *c) {
     int64_t N = c->size[0], M = c->size[1], D = c->size[2];
-    double *x = random_doubles(N * D), *table = random_doubles(M * D), *expected = TAKE(double, N * D);
+    double *x = random_doubles(N * D), *table = random_doubles(M * D), *expected = TAKE(double, N *D);
     real *x_real = reals(x, N * D), *table_real = reals(table, M * D), *out = TAKE(real, N * D);
     int32_t *codes = random_ids(N, M);
     const double parts[][2] = {{1, 0}, {0.75, 0.25}, {0, 0.5}, {0, 1}};
     for (int j = 0; j < COUNT(parts); ++j) {
         OP(quantize)(out, x_real, table_real, codes, parts[j][0], parts[j][1], N, D);
         KEEP_ROWS(out, N * D);
-        for (int64_t i = 0; i < N * D; ++i) expected[i] = parts[j][0] * x[i] + parts[j][1] * table[codes[i / D] * D + i % D];
+        for (int64_t i = 0; i < N * D; ++i)
+            expected[i] = parts[j][0] * x[i] + parts[j][1] * table[codes[i / D] * D + i % D];
         expect_close("quantize", out, expected, N * D, TOLERANCE);
     }
     for (int64_t n = 0; n < N; ++n) /* (0, 1) came last: the bits of the code, whatever x is */
@@ -70,7 +73,8 @@ static const double scale = 0.6;
 static void code_error_reference(double *out, const struct problem *p) {
     int64_t N = p->c->size[0], D = p->c->size[2];
     out[0] = 0;
-    for (int64_t i = 0; i < N * D; ++i) out[0] += scale / 2 * pow(p->in[1].x[p->ids[i / D] * D + i % D] - p->in[0].x[i], 2);
+    for (int64_t i = 0; i < N * D; ++i)
+        out[0] += scale / 2 * pow(p->in[1].x[p->ids[i / D] * D + i % D] - p->in[0].x[i], 2);
 }
 
 static void code_error_forward(real *out, const struct problem *p) {
@@ -79,7 +83,8 @@ static void code_error_forward(real *out, const struct problem *p) {
 
 static void code_error_backward(const struct problem *p) {
     double s = scale * p->dout[0];
-    OP(code_error_backward)(p->in[0].g, p->in[1].g, p->in[0].r, p->in[1].r, p->ids, s, s, p->c->size[0], p->c->size[2]);
+    OP(code_error_backward)
+    (p->in[0].g, p->in[1].g, p->in[0].r, p->in[1].r, p->ids, s, s, p->c->size[0], p->c->size[2]);
 }
 
 static void code_error(const struct op_case *c) {

@@ -15,7 +15,8 @@ static void top_k(const struct op_case *c) {
         for (int64_t e = 0; e < E; ++e) {
             int64_t place = 0;
             for (int64_t i = 0; i < E; ++i)
-                place += scores[n * E + i] > scores[n * E + e] || (scores[n * E + i] == scores[n * E + e] && i < e);
+                place += scores[n * E + i] > scores[n * E + e] ||
+                         (scores[n * E + i] == scores[n * E + e] && i < e);
             if (place < K) assert_int_equal(experts[n * K + place], e);
         }
 }
@@ -24,7 +25,8 @@ static void sort_by_expert(const struct op_case *c) {
     int64_t N = c->size[0], E = c->size[1], next = 0;
     int64_t *order = TAKE(int64_t, N), *place = TAKE(int64_t, N), *counts = TAKE(int64_t, E);
     int32_t *experts = random_ids(N, E);
-    for (int64_t i = 0; i < N && c->flag; ++i) experts[i] = (int32_t)(E - 1); /* all to one, the others empty */
+    for (int64_t i = 0; i < N && c->flag; ++i)
+        experts[i] = (int32_t)(E - 1); /* all to one, the others empty */
     OP(sort_by_expert)(order, place, counts, experts, N, E);
     KEEP_ROWS(order, N);
     for (int64_t e = 0; e < E; ++e) {
@@ -46,7 +48,8 @@ static void gather_rows(const struct op_case *c) {
     for (int64_t n = 0; n < N; ++n) index[n] = random_below(rows * divisor);
     OP(gather_rows)(out, in, index, divisor, N, D);
     KEEP_ROWS(out, N * D);
-    for (int64_t n = 0; n < N; ++n) assert_memory_equal(out + n * D, in + index[n] / divisor * D, (size_t)D * sizeof *out);
+    for (int64_t n = 0; n < N; ++n)
+        assert_memory_equal(out + n * D, in + index[n] / divisor * D, (size_t)D * sizeof *out);
 }
 
 static void combine_reference(double *out, const struct problem *p) {
@@ -84,7 +87,7 @@ static void combine(const struct op_case *c) {
     problem_input(&p, "weights", N * K, ROWS);
     check_problem(&p);
     /* added to what is there */
-    double *expected = random_doubles(N * D), *sums = TAKE(double, N * D);
+    double *expected = random_doubles(N * D), *sums = TAKE(double, N *D);
     real *out = reals(expected, N * D);
     OP(combine_forward)(out, true, p.in[0].r, p.index, p.in[1].r, N, K, D);
     combine_reference(sums, &p);

@@ -1,4 +1,5 @@
-/* Every entry of struct ops is there, and belongs to the program of one family (check.h), which fails where it does not call it. */
+/* Every entry of struct ops is there, and belongs to the program of one family (check.h), which fails where it does
+ * not call it. */
 #include <stdio.h>
 #include <string.h>
 
@@ -12,7 +13,10 @@ static void every_entry_has_one_family(void **state) {
     for (int i = 0; i < COUNT(listed); ++i)
         if (++times[listed[i].index] > 1) fail_msg("%s is in two families", listed[i].name);
     for (int i = 0; i < OP_COUNT; ++i)
-        if (!times[i]) fail_msg("entry %d of struct ops (counted from 0, after name) is in no family: add it and its test", i);
+        if (!times[i])
+            fail_msg(
+                "entry %d of struct ops (counted from 0, after name) is in no family: add it and its test",
+                i);
 }
 
 static void no_entry_is_missing(void **state) {
