@@ -70,4 +70,7 @@ void comm_free(struct comm *comm); /* NULL is fine */
  * its message. */
 enum status comm_agree(struct comm *comm, enum status status);
 
+/* "Open MPI v4.1.4" */
+const char *comm_library_version(void);
+
 #endif

@@ -2,6 +2,7 @@
  * being packed by us, and so that counts stay below 2^31 (rows, not bytes). */
 #include <mpi.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "comm/comm.h"
@@ -130,6 +131,14 @@ static struct comm *mpi_new(MPI_Comm mpi) {
     MPI(Comm_rank(mpi, &comm->base.rank));
     MPI(Comm_size(mpi, &comm->base.size));
     return &comm->base;
+}
+
+const char *comm_library_version(void) {
+    static char text[MPI_MAX_LIBRARY_VERSION_STRING];
+    int length;
+    MPI_Get_library_version(text, &length);
+    text[strcspn(text, ",")] = '\0'; /* the rest tells who built it */
+    return text;
 }
 
 struct comm *comm_mpi_new(void) {

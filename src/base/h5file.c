@@ -13,8 +13,9 @@
 
 struct h5file {
     hid_t id;
-    bool writing;
+    bool writing, failed;
     bool is_parallel;
+    int rank, size;
     MPI_Comm comm; /* borrowed; with is_parallel */
     char path[];   /* as given */
 };
@@ -32,14 +33,16 @@ static herr_t take_message(unsigned n, const H5E_error2_t *record, void *message
     return 0;
 }
 
-/* "..., errno = 28, error message = 'No space left on device', ..." is cut down to what is quoted. */
+/* What is quoted in "..., errno = 28, error message = 'No space left on device', ..." or in "MPI_File_open failed:
+ * MPI error string is 'MPI_ERR_ACCESS: ...'"; the whole where nothing is. */
 static const char *hdf5_message(void) {
     static char message[300];
     message[0] = '\0';
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_message, message);
     char *cause = strstr(message, "error message = '");
+    if (!cause) cause = strstr(message, "error string is '");
     if (cause) {
-        cause += strlen("error message = '");
+        cause = strchr(cause, '\'') + 1;
         cause[strcspn(cause, "'")] = '\0';
     }
     char *text = cause ? cause : message;
@@ -54,29 +57,30 @@ static enum status hdf5_failed(const struct h5file *file, const char *name, cons
 
 /* ---- Agreement ---- */
 
-/* Collective over the file's ranks: the first failed rank's status and line become everyone's, so that none goes into
- * a collective transfer alone. */
-static enum status agree(const struct h5file *file, enum status status) {
-    if (!file->is_parallel) return status;
-    int rank, size, mine, first;
-    MPI_Comm_rank(file->comm, &rank);
-    MPI_Comm_size(file->comm, &size);
-    mine = status ? rank : size;
-    MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, file->comm);
-    if (first == size) return STATUS_OK;
-    struct {
-        int status;
-        char line[1024];
-    } said = {status, ""};
-    snprintf(said.line, sizeof said.line, "%s", status_message());
-    MPI_Bcast(&said, sizeof said, MPI_BYTE, first, file->comm);
-    return status_fail((enum status)said.status, "%s", said.line);
+/* Collective over the file's ranks: the first failed rank's status and line become everyone's, so that none
+ * waits in HDF5 for one that has left. */
+static enum status agree(struct h5file *file, enum status status) {
+    if (file->is_parallel) {
+        int mine = status ? file->rank : file->size, first;
+        MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, file->comm);
+        if (first < file->size) {
+            struct {
+                int status;
+                char line[1024];
+            } said = {status, ""};
+            snprintf(said.line, sizeof said.line, "%s", status_message());
+            MPI_Bcast(&said, sizeof said, MPI_BYTE, first, file->comm);
+            status = status_fail((enum status)said.status, "%s", said.line);
+        }
+    }
+    if (status) file->failed = true;
+    return status;
 }
 
 /* ---- Files ---- */
 
-/* HDF5 closes what is open when the process or MPI ends, and crashes on a file whose close has failed (a full disk):
- * the exit code would be lost. It does neither if it starts before main and MPI, with dont_atexit. */
+/* HDF5 closes what is still open when the process or MPI ends, and there crashes or waits for ever on a file
+ * that could not be written: the exit code would be lost. Started so, and before MPI, it leaves it alone. */
 __attribute__((constructor)) static void start_hdf5(void) {
     H5dont_atexit();
     H5open();
@@ -89,7 +93,11 @@ static struct h5file *file_new(const char *path, const void *mpi_comm, bool writ
     struct h5file *file = malloc(sizeof *file + length);
     if (!file) FATAL("out of memory");
     *file = (struct h5file){.id = -1, .writing = writing, .is_parallel = mpi_comm != NULL};
-    if (mpi_comm) file->comm = *(const MPI_Comm *)mpi_comm;
+    if (mpi_comm) {
+        file->comm = *(const MPI_Comm *)mpi_comm;
+        MPI_Comm_rank(file->comm, &file->rank);
+        MPI_Comm_size(file->comm, &file->size);
+    }
     memcpy(file->path, path, length);
     return file;
 }
@@ -157,13 +165,43 @@ static enum status sync_file(const struct h5file *file) {
     return good ? STATUS_OK : status_fail(STATUS_WRITE, "%s: cannot sync: %s", file->path, strerror(cause));
 }
 
+/* Takes the space of the whole file before anything is written into it. A full disk shows here, on one rank
+ * and with its cause: later, MPI may lose the error, and HDF5's flush leave ranks waiting for each other. */
+static enum status reserve_space(struct h5file *file) {
+    enum status status = STATUS_OK;
+    hsize_t size = 0;
+    if (file->rank == 0 && H5Fget_filesize(file->id, &size) >= 0 && size > 0) {
+        int fd = open(file->path, O_WRONLY | O_CLOEXEC);
+        int cause = fd >= 0 && fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)size) == 0 ? 0 : errno;
+        bool unsupported = cause == EOPNOTSUPP || cause == ENOSYS; /* by some network file systems */
+        if (cause && !unsupported)
+            status = status_fail(STATUS_WRITE, "%s: cannot take %llu bytes: %s", file->path,
+                                 (unsigned long long)size, strerror(cause));
+        if (fd >= 0) close(fd);
+    }
+    return agree(file, status);
+}
+
+/* A file that could not be written is abandoned: HDF5 would try again, and fail on some ranks only. */
+static enum status finish_writing(struct h5file *file) {
+    if (file->failed) return STATUS_WRITE;
+    enum status status = reserve_space(file);
+    if (status) return status;
+    status =
+        agree(file, H5Fflush(file->id, H5F_SCOPE_GLOBAL) < 0 ? hdf5_failed(file, "", "flush") : STATUS_OK);
+    if (status) return status;
+    if (H5Fclose(file->id) < 0) status = hdf5_failed(file, "", "close");
+    if (!status) status = sync_file(file);
+    return agree(file, status);
+}
+
 enum status h5file_close(struct h5file *file) {
     if (!file) return STATUS_OK;
     enum status status = STATUS_OK;
-    if (file->writing && H5Fflush(file->id, H5F_SCOPE_GLOBAL) < 0) status = hdf5_failed(file, "", "flush");
-    if (H5Fclose(file->id) < 0 && !status) status = hdf5_failed(file, "", "close");
-    if (file->writing && !status) status = sync_file(file);
-    status = agree(file, status);
+    if (file->writing)
+        status = finish_writing(file);
+    else
+        H5Fclose(file->id);
     free(file);
     return status;
 }
@@ -189,32 +227,22 @@ static hid_t stored_type(enum h5type type) {
     return type == H5T_FLOAT32 ? H5T_IEEE_F32LE : type == H5T_FLOAT64 ? H5T_IEEE_F64LE : H5T_STD_I64LE;
 }
 
-/* Collective: this rank's rows, from `out` or into `in`, one of which is NULL. A failed rank takes nobody along. */
+/* This rank's rows, from `out` or into `in`, one of which is NULL. Each rank goes alone: its rows are one
+ * stretch of the file, and Open MPI's own collective writing loses errors. */
 static enum status transfer(const struct h5file *file, const char *name, hid_t dataset, enum h5type type,
                             int rank, const int64_t *shape, int64_t first, int64_t count, void *in,
                             const void *out) {
     CHECK(first >= 0 && count >= 0 && (rank == 0 ? count <= 1 : first + count <= shape[0]));
-    for (int i = 0; i < rank; i++)
-        if (shape[i] == 0) return STATUS_OK; /* parallel HDF5 fails on an array without elements */
+    if (count == 0) return STATUS_OK;
     hsize_t start[H5_MAX_RANK] = {(hsize_t)first}, size[H5_MAX_RANK] = {(hsize_t)count};
     for (int i = 1; i < rank; i++) size[i] = (hsize_t)shape[i];
     hid_t memory = rank ? H5Screate_simple(rank, size, NULL) : H5Screate(H5S_SCALAR);
-    hid_t space = H5Dget_space(dataset), how = H5Pcreate(H5P_DATASET_XFER);
+    hid_t space = H5Dget_space(dataset);
     bool good = memory >= 0 && space >= 0;
-    if (good && count == 0)
-        good = H5Sselect_none(memory) >= 0 && H5Sselect_none(space) >= 0;
-    else if (good && rank > 0)
-        good = H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, size, NULL) >= 0;
-    if (file->is_parallel) H5Pset_dxpl_mpio(how, H5FD_MPIO_COLLECTIVE);
-    enum status status = agree(file, good ? STATUS_OK : hdf5_failed(file, name, "select rows"));
-    if (!status) {
-        if (out && H5Dwrite(dataset, memory_type(type), memory, space, how, out) < 0)
-            status = hdf5_failed(file, name, "write");
-        if (in && H5Dread(dataset, memory_type(type), memory, space, how, in) < 0)
-            status = hdf5_failed(file, name, "read");
-        status = agree(file, status);
-    }
-    H5Pclose(how);
+    if (good && rank > 0) good = H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, size, NULL) >= 0;
+    if (good && out) good = H5Dwrite(dataset, memory_type(type), memory, space, H5P_DEFAULT, out) >= 0;
+    if (good && in) good = H5Dread(dataset, memory_type(type), memory, space, H5P_DEFAULT, in) >= 0;
+    enum status status = good ? STATUS_OK : hdf5_failed(file, name, out ? "write" : "read");
     H5Sclose(space);
     H5Sclose(memory);
     return status;
@@ -242,8 +270,8 @@ static hid_t dataset_create(const struct h5file *file, const char *name, enum h5
     hid_t links = H5Pcreate(H5P_LINK_CREATE), layout = H5Pcreate(H5P_DATASET_CREATE);
     H5Pset_create_intermediate_group(links, 1);
     H5Pset_layout(layout, H5D_CONTIGUOUS);
-    H5Pset_fill_time(layout,
-                     H5D_FILL_TIME_NEVER); /* every element is written: filling would write the file twice */
+    H5Pset_alloc_time(layout, H5D_ALLOC_TIME_EARLY); /* reserve_space needs it, and parallel HDF5 */
+    H5Pset_fill_time(layout, H5D_FILL_TIME_NEVER);   /* or every byte would be written twice */
     hid_t dataset = H5Dcreate2(file->id, name, stored_type(type), space, links, layout, H5P_DEFAULT);
     H5Pclose(layout);
     H5Pclose(links);
@@ -257,10 +285,10 @@ enum status h5file_write(struct h5file *file, const char *name, enum h5type type
     hid_t dataset = object_exists(file, name) > 0 ? H5Dopen2(file->id, name, H5P_DEFAULT)
                                                   : dataset_create(file, name, type, rank, shape);
     enum status status = agree(file, dataset < 0 ? hdf5_failed(file, name, "create") : STATUS_OK);
-    static const char nothing[8]; /* a rank with count 0 may have no data */
+    if (!status) status = reserve_space(file);
     if (!status)
-        status = transfer(file, name, dataset, type, rank, shape, first, count, NULL, data ? data : nothing);
-    if (dataset >= 0 && H5Dclose(dataset) < 0 && !status) status = hdf5_failed(file, name, "close");
+        status = agree(file, transfer(file, name, dataset, type, rank, shape, first, count, NULL, data));
+    if (dataset >= 0) H5Dclose(dataset);
     return status;
 }
 
@@ -339,10 +367,8 @@ enum status h5file_read(struct h5file *file, const char *name, enum h5type type,
     if (!status) status = dataset_open(file, name, &dataset);
     if (!status) status = check_class(file, name, dataset, type);
     if (!status) status = check_shape(file, name, dataset, rank, shape);
+    if (!status) status = transfer(file, name, dataset, type, rank, shape, first, count, data, NULL);
     status = agree(file, status);
-    char nothing[8];
-    if (!status)
-        status = transfer(file, name, dataset, type, rank, shape, first, count, data ? data : nothing, NULL);
     if (dataset >= 0) H5Dclose(dataset);
     return status;
 }
