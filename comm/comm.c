@@ -22,16 +22,20 @@ void comm_broadcast(struct comm *comm, void *data, int64_t bytes, int root) {
     comm->ops->broadcast(comm, data, bytes, root);
 }
 
-void comm_exchange_rows(struct comm *comm, void *out, const void *in, int64_t row_bytes, const struct comm_blocks *receive,
-                        const struct comm_blocks *send) {
+void comm_exchange_rows(struct comm *comm, void *out, const void *in, int64_t row_bytes,
+                        const struct comm_blocks *receive, const struct comm_blocks *send) {
     comm->ops->exchange_rows(comm, out, in, row_bytes, receive, send);
 }
 
 void comm_barrier(struct comm *comm) { comm->ops->barrier(comm); }
 
-struct comm *comm_split(struct comm *comm, int color) { return comm->ops->split(comm, color); }
+struct comm *comm_split(struct comm *comm, int color) {
+    return comm->ops->split(comm, color);
+}
 
-struct comm *comm_split_node(struct comm *comm) { return comm->ops->split_node(comm); }
+struct comm *comm_split_node(struct comm *comm) {
+    return comm->ops->split_node(comm);
+}
 
 const void *comm_mpi_handle(struct comm *comm) { return comm->ops->mpi_handle(comm); }
 

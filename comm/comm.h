@@ -27,10 +27,11 @@ struct comm_blocks {
 struct comm_ops {
     const char *name;
     void (*allreduce)(struct comm *comm, void *data, int64_t count, enum comm_type type, enum comm_reduction reduction);
-    void (*allgather)(struct comm *comm, int64_t *out /* [size, count] */, const int64_t *in /* [count] */, int64_t count);
+    void (*allgather)(struct comm *comm, int64_t *out /* [size, count] */, const int64_t *in /* [count] */,
+                      int64_t count);
     void (*broadcast)(struct comm *comm, void *data, int64_t bytes, int root);
-    void (*exchange_rows)(struct comm *comm, void *out, const void *in, int64_t row_bytes, const struct comm_blocks *receive,
-                          const struct comm_blocks *send);
+    void (*exchange_rows)(struct comm *comm, void *out, const void *in, int64_t row_bytes,
+                          const struct comm_blocks *receive, const struct comm_blocks *send);
     void (*barrier)(struct comm *comm);
     struct comm *(*split)(struct comm *comm, int color);
     struct comm *(*split_node)(struct comm *comm);
@@ -55,8 +56,8 @@ void comm_allreduce_buckets(struct comm *comm, real *data, int64_t count);
 void comm_allgather(struct comm *comm, int64_t *out, const int64_t *in, int64_t count);
 void comm_broadcast(struct comm *comm, void *data, int64_t bytes, int root);
 /* The all-to-all of the product: rows of row_bytes go straight from their places here to their places there. */
-void comm_exchange_rows(struct comm *comm, void *out, const void *in, int64_t row_bytes, const struct comm_blocks *receive,
-                        const struct comm_blocks *send);
+void comm_exchange_rows(struct comm *comm, void *out, const void *in, int64_t row_bytes,
+                        const struct comm_blocks *receive, const struct comm_blocks *send);
 void comm_barrier(struct comm *comm);
 /* A new group of the ranks with the same color, in rank order; the caller frees it. */
 struct comm *comm_split(struct comm *comm, int color);

@@ -33,7 +33,8 @@ static MPI_Datatype type_of(enum comm_type type) {
     return type == COMM_DOUBLE || sizeof(real) == sizeof(double) ? MPI_DOUBLE : MPI_FLOAT;
 }
 
-static void mpi_allreduce(struct comm *comm, void *data, int64_t count, enum comm_type type, enum comm_reduction reduction) {
+static void mpi_allreduce(struct comm *comm, void *data, int64_t count, enum comm_type type,
+                          enum comm_reduction reduction) {
     MPI_Op op = reduction == COMM_SUM ? MPI_SUM : reduction == COMM_MIN ? MPI_MIN : MPI_MAX;
     MPI(Allreduce(MPI_IN_PLACE, data, narrow(count), type_of(type), op, handle_of(comm)));
 }

@@ -22,7 +22,7 @@ struct dropout {
 /* Queries are the last T of S keys. r is indexed by distance from the far end: row s holds distance S - 1 - s. */
 struct attention_shape {
     int64_t B, T, S, H, D;
-    int64_t row_first; /* global number of batch row 0, for dropout: g = (row_first + b) T + t */
+    int64_t row_first;      /* global number of batch row 0, for dropout: g = (row_first + b) T + t */
     struct dropout dropout; /* on probabilities; column = key, lane = head */
 };
 
@@ -30,17 +30,18 @@ struct ops {
     const char *name;
 
     /* C [N, O] = alpha A [N, I] B [I, O] + beta C, A or B transposed in memory where said. */
-    void (*gemm)(bool transpose_a, bool transpose_b, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda,
-                 const real *b, int64_t ldb, double beta, real *c, int64_t ldc);
+    void (*gemm)(bool transpose_a, bool transpose_b, int64_t N, int64_t O, int64_t I, double alpha, const real *a,
+                 int64_t lda, const real *b, int64_t ldb, double beta, real *c, int64_t ldc);
     /* out [N, O] = in [N, I] weight [O, I]^T + bias [O] (NULL: none) */
-    void (*linear_forward)(real *out, const real *in, const real *weight, const real *bias, int64_t N, int64_t O, int64_t I);
+    void (*linear_forward)(real *out, const real *in, const real *weight, const real *bias, int64_t N, int64_t O,
+                           int64_t I);
     /* din [N, I] (NULL: not wanted; adds where add_din), dweight [O, I], dbias [O] (NULL: none) */
     void (*linear_backward)(real *din, bool add_din, real *dweight, real *dbias, const real *dout, const real *in,
                             const real *weight, int64_t N, int64_t O, int64_t I);
 
     void (*fill)(real *out, real value, int64_t n);
     void (*copy)(real *out, const real *in, int64_t n);
-    void (*add)(real *out, const real *a, const real *b, int64_t n); /* out = a + b; out may be a or b */
+    void (*add)(real *out, const real *a, const real *b, int64_t n);        /* out = a + b; out may be a or b */
     void (*add_scaled)(real *out, const real *in, double scale, int64_t n); /* out += scale in */
     double (*sum)(const real *in, int64_t n);
     double (*sum_squares)(const real *in, int64_t n);
@@ -53,83 +54,90 @@ struct ops {
     void (*sinusoid)(real *out, int64_t first, int64_t step, struct dropout dropout, int64_t N, int64_t D);
 
     /* out = weight (in - mean) rstd + bias; biased variance, eps 1e-5; stats [N, 2] = mean, rstd. */
-    void (*layer_norm_forward)(real *out, real *stats, const real *in, const real *weight, const real *bias, int64_t N, int64_t D);
-    void (*layer_norm_backward)(real *din, real *dweight, real *dbias, const real *dout, const real *in, const real *stats,
-                                const real *weight, struct arena *scratch, int64_t N, int64_t D);
+    void (*layer_norm_forward)(real *out, real *stats, const real *in, const real *weight, const real *bias, int64_t N,
+                               int64_t D);
+    void (*layer_norm_backward)(real *din, real *dweight, real *dbias, const real *dout, const real *in,
+                                const real *stats, const real *weight, struct arena *scratch, int64_t N, int64_t D);
 
     /* out = residual + dropout(in); residual NULL: none. Rows are row_first + n. out may be in or residual. Its own backward. */
-    void (*dropout)(real *out, const real *residual, const real *in, struct dropout dropout, int64_t row_first, int64_t N,
-                    int64_t D);
+    void (*dropout)(real *out, const real *residual, const real *in, struct dropout dropout, int64_t row_first,
+                    int64_t N, int64_t D);
     /* In place: hidden [N, D] = dropout(max(hidden + bias, 0)); the dropout row of row n is rows[n] (NULL without dropout). */
-    void (*relu_forward)(real *hidden, const real *bias, const int64_t *rows, struct dropout dropout, int64_t N, int64_t D);
+    void (*relu_forward)(real *hidden, const real *bias, const int64_t *rows, struct dropout dropout, int64_t N,
+                         int64_t D);
     /* In place: dhidden, from the result of the forward (positive where it let the value pass). dbias [D] adds. */
-    void (*relu_backward)(real *dhidden, real *dbias, const real *hidden, struct dropout dropout, struct arena *scratch, int64_t N,
-                          int64_t D);
+    void (*relu_backward)(real *dhidden, real *dbias, const real *hidden, struct dropout dropout, struct arena *scratch,
+                          int64_t N, int64_t D);
 
     /* out [B, T, H, D] = softmax(((q + bias_w) k^T + shift((q + bias_r) r^T)) / sqrt(D), causal) v (arXiv 1901.02860).
      * q [B, T, H, D], k and v [B, S, H, D], r [S, H, D], bias_w and bias_r [H, D]; absolute attention: the last three NULL.
      * lse [B, H, T]: log of the sum of exponentials, for the backward, which recomputes the scores block by block. */
     void (*attention_forward)(real *out, real *lse, const real *q, const real *k, const real *v, const real *r,
-                              const real *bias_w, const real *bias_r, struct arena *scratch, const struct attention_shape *shape);
+                              const real *bias_w, const real *bias_r, struct arena *scratch,
+                              const struct attention_shape *shape);
     /* dr [S, H, D] overwritten; dbias_w, dbias_r add. */
     void (*attention_backward)(real *dq, real *dk, real *dv, real *dr, real *dbias_w, real *dbias_r, const real *dout,
-                               const real *out, const real *lse, const real *q, const real *k, const real *v, const real *r,
-                               const real *bias_w, const real *bias_r, struct arena *scratch, const struct attention_shape *shape);
+                               const real *out, const real *lse, const real *q, const real *k, const real *v,
+                               const real *r, const real *bias_w, const real *bias_r, struct arena *scratch,
+                               const struct attention_shape *shape);
 
     /* losses [N] = lse - logits [n, targets[n]]; lse [N] */
-    void (*cross_entropy_forward)(real *losses, real *lse, const real *logits, const int32_t *targets, int64_t N, int64_t V);
+    void (*cross_entropy_forward)(real *losses, real *lse, const real *logits, const int32_t *targets, int64_t N,
+                                  int64_t V);
     /* dlogits = scale (softmax - onehot); may be logits itself */
-    void (*cross_entropy_backward)(real *dlogits, const real *logits, const real *lse, const int32_t *targets, double scale,
-                                   int64_t N, int64_t V);
+    void (*cross_entropy_backward)(real *dlogits, const real *logits, const real *lse, const int32_t *targets,
+                                   double scale, int64_t N, int64_t V);
 
     /* out [N, D] = in / max(norm, floor), norms [N] (N, D: experts and their width) */
     void (*normalize_rows_forward)(real *out, real *norms, const real *in, double floor, int64_t N, int64_t D);
-    void (*normalize_rows_backward)(real *din, const real *dout, const real *out, const real *norms, double floor, int64_t N,
-                                    int64_t D); /* adds */
+    void (*normalize_rows_backward)(real *din, const real *dout, const real *out, const real *norms, double floor,
+                                    int64_t N, int64_t D); /* adds */
 
     /* experts [N, K]: the K largest scores [N, E] in descending order, ties to the lower index */
     void (*top_k)(int32_t *experts, const real *scores, int64_t N, int64_t E, int64_t K);
     /* weights [N, K]: softmax over all E (over_all) or over the chosen */
-    void (*route_weights_forward)(real *weights, const real *scores, const int32_t *experts, bool over_all, int64_t N, int64_t E,
-                                  int64_t K);
+    void (*route_weights_forward)(real *weights, const real *scores, const int32_t *experts, bool over_all, int64_t N,
+                                  int64_t E, int64_t K);
     void (*route_weights_backward)(real *dscores, const real *dweights, const real *weights, const real *scores,
                                    const int32_t *experts, bool over_all, int64_t N, int64_t E, int64_t K);
     /* sums [E]: over rows, of softmax(scores / tau) */
     void (*balance_forward)(double *sums, const real *scores, double tau, int64_t N, int64_t E);
     /* dscores += scale d/ds sum_e coefficient_e softmax(s / tau)_e */
-    void (*balance_backward)(real *dscores, const real *scores, const double *coefficient, double scale, double tau, int64_t N,
-                             int64_t E);
+    void (*balance_backward)(real *dscores, const real *scores, const double *coefficient, double scale, double tau,
+                             int64_t N, int64_t E);
 
     /* codes [N] = argmin_m |v_m|^2 - 2 z . v_m, ties to the lowest; distance [N, M]: those values, for the caller */
-    void (*nearest_code)(int32_t *codes, real *distance, const real *z, const real *table, int64_t N, int64_t M, int64_t D);
+    void (*nearest_code)(int32_t *codes, real *distance, const real *z, const real *table, int64_t N, int64_t M,
+                         int64_t D);
     /* out [N, D] = keep x + take table[codes[n]]; keep 0 assigns the code itself */
-    void (*quantize)(real *out, const real *x, const real *table, const int32_t *codes, double keep, double take, int64_t N,
-                     int64_t D);
+    void (*quantize)(real *out, const real *x, const real *table, const int32_t *codes, double keep, double take,
+                     int64_t N, int64_t D);
     /* sum over all elements of (table[codes] - x)^2 */
     double (*code_error)(const real *x, const real *table, const int32_t *codes, int64_t N, int64_t D);
     /* dx += commit (x - v), dtable[code] += code_scale (v - x); dtable may be NULL */
-    void (*code_error_backward)(real *dx, real *dtable, const real *x, const real *table, const int32_t *codes, double commit,
-                                double code_scale, int64_t N, int64_t D);
+    void (*code_error_backward)(real *dx, real *dtable, const real *x, const real *table, const int32_t *codes,
+                                double commit, double code_scale, int64_t N, int64_t D);
 
     /* Stable counting sort of N slots by key: order[i] = slot at place i, place[slot] = i, counts [E] */
-    void (*sort_by_expert)(int64_t *order, int64_t *place, int64_t *counts, const int32_t *experts, int64_t N, int64_t E);
+    void (*sort_by_expert)(int64_t *order, int64_t *place, int64_t *counts, const int32_t *experts, int64_t N,
+                           int64_t E);
     /* out [N, D] = in[index[n] / divisor] */
     void (*gather_rows)(real *out, const real *in, const int64_t *index, int64_t divisor, int64_t N, int64_t D);
     /* out [N, D] = sum_j weights[n, j] rows[place[n K + j]], j in order; weights NULL: 1; adds where add */
-    void (*combine_forward)(real *out, bool add, const real *rows, const int64_t *place, const real *weights, int64_t N, int64_t K,
-                            int64_t D);
+    void (*combine_forward)(real *out, bool add, const real *rows, const int64_t *place, const real *weights, int64_t N,
+                            int64_t K, int64_t D);
     /* drows[place[n K + j]] = weights[n, j] dout[n]; dweights [N, K] = dout[n] . rows[place] */
     void (*combine_backward)(real *drows, real *dweights, const real *dout, const real *rows, const int64_t *place,
                              const real *weights, int64_t N, int64_t K, int64_t D);
 
     /* gates [N, 2] = softmax(logits); out = gates_0 a + gates_1 b */
     void (*mix_forward)(real *out, real *gates, const real *logits, const real *a, const real *b, int64_t N, int64_t D);
-    void (*mix_backward)(real *da, real *db, real *dlogits, const real *dout, const real *gates, const real *a, const real *b,
-                         int64_t N, int64_t D);
+    void (*mix_backward)(real *da, real *db, real *dlogits, const real *dout, const real *gates, const real *a,
+                         const real *b, int64_t N, int64_t D);
 
     /* Adam: m, v and the parameter from scale times the gradient; correction1 = 1 - beta1^t and so on (arXiv 1412.6980) */
-    void (*adam)(real *parameter, real *m, real *v, const real *gradient, double scale, double lr, double beta1, double beta2,
-                 double epsilon, double correction1, double correction2, int64_t n);
+    void (*adam)(real *parameter, real *m, real *v, const real *gradient, double scale, double lr, double beta1,
+                 double beta2, double epsilon, double correction1, double correction2, int64_t n);
 };
 
 /* The device's table, chosen once when the program starts. */

@@ -43,8 +43,8 @@ static struct work work_of(real *scratch, const struct attention_shape *s, bool 
 }
 
 /* Scores [Q, N] of one block into w->score, scaled, not masked; r NULL: absolute. */
-static void block_scores(struct work *w, const real *q, const real *k, const real *r, const real *bias_w, const real *bias_r,
-                         int64_t Q, int64_t N, const struct attention_shape *s) {
+static void block_scores(struct work *w, const real *q, const real *k, const real *r, const real *bias_w,
+                         const real *bias_r, int64_t Q, int64_t N, const struct attention_shape *s) {
     int64_t row = s->H * s->D;
     double scale = 1 / sqrt((double)s->D);
     if (!r) {
@@ -77,8 +77,8 @@ static uint32_t global_row(const struct attention_shape *s, int64_t b, int64_t t
     return (uint32_t)((s->row_first + b) * s->T + t);
 }
 
-static void forward_block(struct work *w, real *out, real *lse, const real *q, const real *k, const real *v, const real *r,
-                          const real *bias_w, const real *bias_r, int64_t b, int64_t h, int64_t t0,
+static void forward_block(struct work *w, real *out, real *lse, const real *q, const real *k, const real *v,
+                          const real *r, const real *bias_w, const real *bias_r, int64_t b, int64_t h, int64_t t0,
                           const struct attention_shape *s) {
     int64_t Q = s->T - t0 < BLOCK ? s->T - t0 : BLOCK, N = s->S - s->T + t0 + Q, row = s->H * s->D;
     struct dropout dropout = head_dropout(s, h);
@@ -103,8 +103,9 @@ static void forward_block(struct work *w, real *out, real *lse, const real *q, c
     ops->gemm(false, false, Q, s->D, N, 1, w->score, N, v, row, 0, out, row);
 }
 
-static void attention_forward(real *out, real *lse, const real *q, const real *k, const real *v, const real *r, const real *bias_w,
-                              const real *bias_r, struct arena *arena, const struct attention_shape *s) {
+static void attention_forward(real *out, real *lse, const real *q, const real *k, const real *v, const real *r,
+                              const real *bias_w, const real *bias_r, struct arena *arena,
+                              const struct attention_shape *s) {
     struct arena_mark mark = arena_mark(arena);
     real *scratch = ARENA_ARRAY(arena, real, omp_get_max_threads() * work_size(s, false));
     int64_t row = s->H * s->D;
@@ -116,8 +117,9 @@ static void attention_forward(real *out, real *lse, const real *q, const real *k
             for (int64_t h = 0; h < s->H; ++h)
                 for (int64_t t0 = 0; t0 < s->T; t0 += BLOCK) {
                     int64_t at = (b * s->T + t0) * row + h * s->D, keys = b * s->S * row + h * s->D;
-                    forward_block(&w, out + at, lse + (b * s->H + h) * s->T, q + at, k + keys, v + keys, r ? r + h * s->D : NULL,
-                                  r ? bias_w + h * s->D : NULL, r ? bias_r + h * s->D : NULL, b, h, t0, s);
+                    forward_block(&w, out + at, lse + (b * s->H + h) * s->T, q + at, k + keys, v + keys,
+                                  r ? r + h * s->D : NULL, r ? bias_w + h * s->D : NULL, r ? bias_r + h * s->D : NULL,
+                                  b, h, t0, s);
                 }
     }
     arena_release(arena, mark);
@@ -176,8 +178,9 @@ static void backward_block(struct work *w, const struct head *head, int64_t b, i
 }
 
 static void attention_backward(real *dq, real *dk, real *dv, real *dr, real *dbias_w, real *dbias_r, const real *dout,
-                               const real *out, const real *lse, const real *q, const real *k, const real *v, const real *r,
-                               const real *bias_w, const real *bias_r, struct arena *arena, const struct attention_shape *s) {
+                               const real *out, const real *lse, const real *q, const real *k, const real *v,
+                               const real *r, const real *bias_w, const real *bias_r, struct arena *arena,
+                               const struct attention_shape *s) {
     struct arena_mark mark = arena_mark(arena);
     int64_t row = s->H * s->D, keys = s->S * row, chunks = row_chunks(s);
     real *scratch = ARENA_ARRAY(arena, real, omp_get_max_threads() * work_size(s, true));
@@ -197,10 +200,20 @@ static void attention_backward(real *dq, real *dk, real *dv, real *dr, real *dbi
                     for (int64_t t0 = 0; t0 < s->T; t0 += BLOCK) {
                         int64_t at = b * s->T * row + h * s->D, key = b * keys + h * s->D, head_at = h * s->D;
                         struct head head = {
-                            .dq = dq + at, .dk = dk + key, .dv = dv + key, .dr = r ? drs + c * keys + head_at : NULL,
-                            .dbias_w = biases + c * 2 * row + head_at, .dbias_r = biases + (c * 2 + 1) * row + head_at,
-                            .dout = dout + at, .out = out + at, .lse = lse + (b * s->H + h) * s->T, .q = q + at, .k = k + key,
-                            .v = v + key, .r = r ? r + head_at : NULL, .bias_w = r ? bias_w + head_at : NULL,
+                            .dq = dq + at,
+                            .dk = dk + key,
+                            .dv = dv + key,
+                            .dr = r ? drs + c * keys + head_at : NULL,
+                            .dbias_w = biases + c * 2 * row + head_at,
+                            .dbias_r = biases + (c * 2 + 1) * row + head_at,
+                            .dout = dout + at,
+                            .out = out + at,
+                            .lse = lse + (b * s->H + h) * s->T,
+                            .q = q + at,
+                            .k = k + key,
+                            .v = v + key,
+                            .r = r ? r + head_at : NULL,
+                            .bias_w = r ? bias_w + head_at : NULL,
                             .bias_r = r ? bias_r + head_at : NULL,
                         };
                         backward_block(&w, &head, b, h, t0, s);

@@ -101,8 +101,8 @@ void dropout_row(real *values, const struct dropout *dropout, uint32_t row, int6
 }
 
 /* In chunks of a row, since out may be the residual and the masked values need a place of their own. */
-static void dropout_rows(real *out, const real *residual, const real *in, struct dropout dropout, int64_t row_first, int64_t N,
-                         int64_t D) {
+static void dropout_rows(real *out, const real *residual, const real *in, struct dropout dropout, int64_t row_first,
+                         int64_t N, int64_t D) {
     uint32_t threshold = (uint32_t)(dropout.p * 0x1p32);
     real scale = (real)(1 / (1 - dropout.p));
 #pragma omp parallel for schedule(static) if (N * D > PARALLEL_MIN)
@@ -119,7 +119,8 @@ static void dropout_rows(real *out, const real *residual, const real *in, struct
     }
 }
 
-static void relu_forward(real *hidden, const real *bias, const int64_t *rows, struct dropout dropout, int64_t N, int64_t D) {
+static void relu_forward(real *hidden, const real *bias, const int64_t *rows, struct dropout dropout, int64_t N,
+                         int64_t D) {
 #pragma omp parallel for schedule(static) if (N * D > PARALLEL_MIN)
     for (int64_t n = 0; n < N; ++n) {
         real *h = hidden + n * D;
@@ -131,8 +132,8 @@ static void relu_forward(real *hidden, const real *bias, const int64_t *rows, st
     }
 }
 
-static void relu_backward(real *dhidden, real *dbias, const real *hidden, struct dropout dropout, struct arena *scratch, int64_t N,
-                          int64_t D) {
+static void relu_backward(real *dhidden, real *dbias, const real *hidden, struct dropout dropout, struct arena *scratch,
+                          int64_t N, int64_t D) {
     struct arena_mark mark = arena_mark(scratch);
     real *partial = partial_take(scratch, D), scale = (real)(1 / (1 - dropout.p));
 #pragma omp parallel

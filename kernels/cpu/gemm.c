@@ -6,11 +6,11 @@
 #include <cblas.h>
 #undef I /* complex.h claims the letter */
 
-static void multiply(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda, const real *b,
-                     int64_t ldb, double beta, real *c, int64_t ldc) {
+static void multiply(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda,
+                     const real *b, int64_t ldb, double beta, real *c, int64_t ldc) {
     CHECK(N <= INT32_MAX && O <= INT32_MAX && I <= INT32_MAX);
-    cblas_dgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)N, (int)O, (int)I, alpha, a,
-                (int)lda, b, (int)ldb, beta, c, (int)ldc);
+    cblas_dgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)N, (int)O, (int)I,
+                alpha, a, (int)lda, b, (int)ldb, beta, c, (int)ldc);
 }
 
 const char *ops_library(void) { return openblas_get_config(); }
@@ -18,10 +18,12 @@ const char *ops_library(void) { return openblas_get_config(); }
 #include <oneapi/dnnl/dnnl.h>
 #include <stdio.h>
 
-static void multiply(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda, const real *b,
-                     int64_t ldb, double beta, real *c, int64_t ldc) {
-    dnnl_status_t status = dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', N, O, I, (float)alpha, a, lda, b, ldb, (float)beta, c, ldc);
-    if (status != dnnl_success) FATAL("dnnl_sgemm(%ld, %ld, %ld) failed with %d", (long)N, (long)O, (long)I, (int)status);
+static void multiply(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda,
+                     const real *b, int64_t ldb, double beta, real *c, int64_t ldc) {
+    dnnl_status_t status =
+        dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', N, O, I, (float)alpha, a, lda, b, ldb, (float)beta, c, ldc);
+    if (status != dnnl_success)
+        FATAL("dnnl_sgemm(%ld, %ld, %ld) failed with %d", (long)N, (long)O, (long)I, (int)status);
 }
 
 const char *ops_library(void) {
@@ -32,15 +34,17 @@ const char *ops_library(void) {
 }
 #endif
 
-static void gemm(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda, const real *b,
-                 int64_t ldb, double beta, real *c, int64_t ldc) {
-    if (N > 0 && O > 0 && I > 0) multiply(ta, tb, N, O, I, alpha, a, lda, b, ldb, beta, c, ldc);
+static void gemm(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda,
+                 const real *b, int64_t ldb, double beta, real *c, int64_t ldc) {
+    if (N > 0 && O > 0 && I > 0)
+        multiply(ta, tb, N, O, I, alpha, a, lda, b, ldb, beta, c, ldc);
     else
         for (int64_t n = 0; n < N; ++n)
             for (int64_t o = 0; o < O; ++o) c[n * ldc + o] = beta == 0 ? 0 : (real)beta * c[n * ldc + o];
 }
 
-static void linear_forward(real *out, const real *in, const real *weight, const real *bias, int64_t N, int64_t O, int64_t I) {
+static void linear_forward(real *out, const real *in, const real *weight, const real *bias, int64_t N, int64_t O,
+                           int64_t I) {
     ops->gemm(false, true, N, O, I, 1, in, I, weight, I, 0, out, O);
     if (!bias) return;
 #pragma omp parallel for schedule(static) if (N * O > PARALLEL_MIN)

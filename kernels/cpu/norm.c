@@ -4,7 +4,8 @@
 
 static const double epsilon = 1e-5;
 
-static void layer_norm_forward(real *out, real *stats, const real *in, const real *weight, const real *bias, int64_t N, int64_t D) {
+static void layer_norm_forward(real *out, real *stats, const real *in, const real *weight, const real *bias, int64_t N,
+                               int64_t D) {
 #pragma omp parallel for schedule(static) if (N * D > PARALLEL_MIN)
     for (int64_t n = 0; n < N; ++n) {
         const real *x = in + n * D;
@@ -23,8 +24,8 @@ static void layer_norm_forward(real *out, real *stats, const real *in, const rea
 }
 
 /* With xhat = (x - mean) rstd and dx = dout weight: din = rstd (dx - mean(dx) - xhat mean(dx xhat)). */
-static void layer_norm_backward(real *din, real *dweight, real *dbias, const real *dout, const real *in, const real *stats,
-                                const real *weight, struct arena *scratch, int64_t N, int64_t D) {
+static void layer_norm_backward(real *din, real *dweight, real *dbias, const real *dout, const real *in,
+                                const real *stats, const real *weight, struct arena *scratch, int64_t N, int64_t D) {
     struct arena_mark mark = arena_mark(scratch);
     real *dweights = partial_take(scratch, D), *dbiases = partial_take(scratch, D);
 #pragma omp parallel
@@ -66,8 +67,8 @@ static void normalize_rows_forward(real *out, real *norms, const real *in, doubl
 }
 
 /* Above the floor d(x / |x|) = (dout - out (out . dout)) / |x|; below it the divisor is a constant. */
-static void normalize_rows_backward(real *din, const real *dout, const real *out, const real *norms, double floor, int64_t N,
-                                    int64_t D) {
+static void normalize_rows_backward(real *din, const real *dout, const real *out, const real *norms, double floor,
+                                    int64_t N, int64_t D) {
     for (int64_t n = 0; n < N; ++n) {
         const real *y = out + n * D, *dy = dout + n * D;
         bool above = norms[n] > (real)floor;

@@ -2,8 +2,8 @@
 
 #include "kernels/cpu/cpu.h"
 
-static void adam(real *parameter, real *m, real *v, const real *gradient, double scale, double lr, double beta1, double beta2,
-                 double epsilon, double correction1, double correction2, int64_t n) {
+static void adam(real *parameter, real *m, real *v, const real *gradient, double scale, double lr, double beta1,
+                 double beta2, double epsilon, double correction1, double correction2, int64_t n) {
     real factor = (real)scale, b1 = (real)beta1, b2 = (real)beta2, c1 = (real)(1 - beta1), c2 = (real)(1 - beta2);
     real step = (real)(lr / correction1), root = (real)(1 / sqrt(correction2)), eps = (real)epsilon;
 #pragma omp parallel for simd schedule(static) if (n > PARALLEL_MIN)

@@ -1,6 +1,7 @@
 #include "kernels/cpu/cpu.h"
 
-static void nearest_code(int32_t *codes, real *distance, const real *z, const real *table, int64_t N, int64_t M, int64_t D) {
+static void nearest_code(int32_t *codes, real *distance, const real *z, const real *table, int64_t N, int64_t M,
+                         int64_t D) {
     ops->gemm(false, true, N, M, D, -2, z, D, table, D, 0, distance, M);
     for (int64_t m = 0; m < M; ++m) {
         real squares = 0;
@@ -18,8 +19,8 @@ static void nearest_code(int32_t *codes, real *distance, const real *z, const re
     }
 }
 
-static void quantize(real *out, const real *x, const real *table, const int32_t *codes, double keep, double take, int64_t N,
-                     int64_t D) {
+static void quantize(real *out, const real *x, const real *table, const int32_t *codes, double keep, double take,
+                     int64_t N, int64_t D) {
     real a = (real)keep, b = (real)take;
 #pragma omp parallel for schedule(static) if (N * D > PARALLEL_MIN)
     for (int64_t n = 0; n < N; ++n) {
@@ -44,8 +45,8 @@ static double code_error(const real *x, const real *table, const int32_t *codes,
 }
 
 /* A thread owns columns and walks all rows in order: no two add to one code. */
-static void code_error_backward(real *dx, real *dtable, const real *x, const real *table, const int32_t *codes, double commit,
-                                double code_scale, int64_t N, int64_t D) {
+static void code_error_backward(real *dx, real *dtable, const real *x, const real *table, const int32_t *codes,
+                                double commit, double code_scale, int64_t N, int64_t D) {
     real to_x = (real)commit, to_code = (real)code_scale;
 #pragma omp parallel for schedule(static) if (N * D > PARALLEL_MIN)
     for (int64_t block = 0; block < (D + 15) / 16; ++block) {

@@ -1,7 +1,8 @@
 /* Rows in and out of expert order. */
 #include "kernels/cpu/cpu.h"
 
-static void sort_by_expert(int64_t *order, int64_t *place, int64_t *counts, const int32_t *experts, int64_t N, int64_t E) {
+static void sort_by_expert(int64_t *order, int64_t *place, int64_t *counts, const int32_t *experts, int64_t N,
+                           int64_t E) {
     for (int64_t e = 0; e < E; ++e) counts[e] = 0;
     for (int64_t i = 0; i < N; ++i) counts[experts[i]]++;
     int64_t next = 0;
@@ -25,8 +26,8 @@ static void gather_rows(real *out, const real *in, const int64_t *index, int64_t
     }
 }
 
-static void combine_forward(real *out, bool add, const real *rows, const int64_t *place, const real *weights, int64_t N, int64_t K,
-                            int64_t D) {
+static void combine_forward(real *out, bool add, const real *rows, const int64_t *place, const real *weights, int64_t N,
+                            int64_t K, int64_t D) {
 #pragma omp parallel for schedule(static) if (N * D > PARALLEL_MIN)
     for (int64_t n = 0; n < N; ++n) {
         real *y = out + n * D;

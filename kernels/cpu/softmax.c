@@ -9,7 +9,8 @@
 #define EXP expf
 #endif
 
-static void cross_entropy_forward(real *losses, real *lse, const real *logits, const int32_t *targets, int64_t N, int64_t V) {
+static void cross_entropy_forward(real *losses, real *lse, const real *logits, const int32_t *targets, int64_t N,
+                                  int64_t V) {
 #pragma omp parallel for schedule(static) if (N * V > PARALLEL_MIN)
     for (int64_t n = 0; n < N; ++n) {
         const real *x = logits + n * V;
@@ -23,8 +24,8 @@ static void cross_entropy_forward(real *losses, real *lse, const real *logits, c
     }
 }
 
-static void cross_entropy_backward(real *dlogits, const real *logits, const real *lse, const int32_t *targets, double scale,
-                                   int64_t N, int64_t V) {
+static void cross_entropy_backward(real *dlogits, const real *logits, const real *lse, const int32_t *targets,
+                                   double scale, int64_t N, int64_t V) {
     real factor = (real)scale;
 #pragma omp parallel for schedule(static) if (N * V > PARALLEL_MIN)
     for (int64_t n = 0; n < N; ++n) {
@@ -52,14 +53,15 @@ static void top_k(int32_t *experts, const real *scores, int64_t N, int64_t E, in
     }
 }
 
-static void route_weights_forward(real *weights, const real *scores, const int32_t *experts, bool over_all, int64_t N, int64_t E,
-                                  int64_t K) {
+static void route_weights_forward(real *weights, const real *scores, const int32_t *experts, bool over_all, int64_t N,
+                                  int64_t E, int64_t K) {
 #pragma omp parallel for schedule(static) if (N * E > PARALLEL_MIN)
     for (int64_t n = 0; n < N; ++n) {
         const real *s = scores + n * E;
         const int32_t *chosen = experts + n * K;
         real top = s[chosen[0]], sum = 0;
-        for (int64_t e = 0; over_all && e < E; ++e) top = s[e] > top ? s[e] : top; /* replayed routes need not be the best */
+        for (int64_t e = 0; over_all && e < E; ++e)
+            top = s[e] > top ? s[e] : top; /* replayed routes need not be the best */
         for (int64_t j = 0; j < K; ++j) top = s[chosen[j]] > top ? s[chosen[j]] : top;
         if (over_all)
             for (int64_t e = 0; e < E; ++e) sum += EXP(s[e] - top);
@@ -97,8 +99,8 @@ static void balance_forward(double *sums, const real *scores, double tau, int64_
     }
 }
 
-static void balance_backward(real *dscores, const real *scores, const double *coefficient, double scale, double tau, int64_t N,
-                             int64_t E) {
+static void balance_backward(real *dscores, const real *scores, const double *coefficient, double scale, double tau,
+                             int64_t N, int64_t E) {
     real inverse = (real)(1 / tau), factor = (real)(scale / tau);
 #pragma omp parallel for schedule(static) if (N * E > PARALLEL_MIN)
     for (int64_t n = 0; n < N; ++n) {
@@ -116,18 +118,20 @@ static void balance_backward(real *dscores, const real *scores, const double *co
     }
 }
 
-static void mix_forward(real *out, real *gates, const real *logits, const real *a, const real *b, int64_t N, int64_t D) {
+static void mix_forward(real *out, real *gates, const real *logits, const real *a, const real *b, int64_t N,
+                        int64_t D) {
 #pragma omp parallel for schedule(static) if (N * D > PARALLEL_MIN)
     for (int64_t n = 0; n < N; ++n) {
-        real g0 = 1 / (1 + EXP(logits[2 * n + 1] - logits[2 * n])), g1 = 1 / (1 + EXP(logits[2 * n] - logits[2 * n + 1]));
+        real g0 = 1 / (1 + EXP(logits[2 * n + 1] - logits[2 * n])),
+             g1 = 1 / (1 + EXP(logits[2 * n] - logits[2 * n + 1]));
         gates[2 * n] = g0;
         gates[2 * n + 1] = g1;
         for (int64_t i = n * D; i < (n + 1) * D; ++i) out[i] = g0 * a[i] + g1 * b[i];
     }
 }
 
-static void mix_backward(real *da, real *db, real *dlogits, const real *dout, const real *gates, const real *a, const real *b,
-                         int64_t N, int64_t D) {
+static void mix_backward(real *da, real *db, real *dlogits, const real *dout, const real *gates, const real *a,
+                         const real *b, int64_t N, int64_t D) {
 #pragma omp parallel for schedule(static) if (N * D > PARALLEL_MIN)
     for (int64_t n = 0; n < N; ++n) {
         real g0 = gates[2 * n], g1 = gates[2 * n + 1], dot = 0;

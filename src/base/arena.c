@@ -19,7 +19,8 @@ static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMEN
 static void block_add(struct arena *arena, size_t size) {
     size = (size + 65535) / 65536 * 65536;
     struct arena_block *block = aligned_alloc(ALIGNMENT, sizeof *block + size);
-    if (!block) FATAL("out of memory: a step needs %zu MiB more than the %zu MiB it holds", size >> 20, arena->used >> 20);
+    if (!block)
+        FATAL("out of memory: a step needs %zu MiB more than the %zu MiB it holds", size >> 20, arena->used >> 20);
     *block = (struct arena_block){.next = arena->blocks, .size = size};
     arena->blocks = block;
 }

@@ -11,6 +11,8 @@
 
 #include "base/log.h"
 
+enum { PIECE = 1 << 30 }; /* bytes of one transfer */
+
 struct h5file {
     hid_t id;
     bool writing, failed;
@@ -33,8 +35,8 @@ static herr_t take_message(unsigned n, const H5E_error2_t *record, void *message
     return 0;
 }
 
-/* What is quoted in "..., errno = 28, error message = 'No space left on device', ..." or in "MPI_File_open failed:
- * MPI error string is 'MPI_ERR_ACCESS: ...'"; the whole where nothing is. */
+/* What is quoted in "..., errno = 28, error message = 'No space left on device', ..." or in "MPI_File_open
+ * failed: MPI error string is 'MPI_ERR_ACCESS: ...'"; the whole where nothing is. */
 static const char *hdf5_message(void) {
     static char message[300];
     message[0] = '\0';
@@ -227,13 +229,10 @@ static hid_t stored_type(enum h5type type) {
     return type == H5T_FLOAT32 ? H5T_IEEE_F32LE : type == H5T_FLOAT64 ? H5T_IEEE_F64LE : H5T_STD_I64LE;
 }
 
-/* This rank's rows, from `out` or into `in`, one of which is NULL. Each rank goes alone: its rows are one
- * stretch of the file, and Open MPI's own collective writing loses errors. */
-static enum status transfer(const struct h5file *file, const char *name, hid_t dataset, enum h5type type,
-                            int rank, const int64_t *shape, int64_t first, int64_t count, void *in,
-                            const void *out) {
-    CHECK(first >= 0 && count >= 0 && (rank == 0 ? count <= 1 : first + count <= shape[0]));
-    if (count == 0) return STATUS_OK;
+/* Rows [first, first + count), count > 0, from `out` or into `in`, one of which is NULL. Each rank goes alone: its
+ * rows are one stretch of the file, and Open MPI's own collective writing loses errors. */
+static bool transfer_rows(hid_t dataset, enum h5type type, int rank, const int64_t *shape, int64_t first,
+                          int64_t count, void *in, const void *out) {
     hsize_t start[H5_MAX_RANK] = {(hsize_t)first}, size[H5_MAX_RANK] = {(hsize_t)count};
     for (int i = 1; i < rank; i++) size[i] = (hsize_t)shape[i];
     hid_t memory = rank ? H5Screate_simple(rank, size, NULL) : H5Screate(H5S_SCALAR);
@@ -242,10 +241,26 @@ static enum status transfer(const struct h5file *file, const char *name, hid_t d
     if (good && rank > 0) good = H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, size, NULL) >= 0;
     if (good && out) good = H5Dwrite(dataset, memory_type(type), memory, space, H5P_DEFAULT, out) >= 0;
     if (good && in) good = H5Dread(dataset, memory_type(type), memory, space, H5P_DEFAULT, in) >= 0;
-    enum status status = good ? STATUS_OK : hdf5_failed(file, name, out ? "write" : "read");
     H5Sclose(space);
     H5Sclose(memory);
-    return status;
+    return good;
+}
+
+/* In pieces of whole rows: HDF5 over MPI moves less than 2 GiB at once. */
+static enum status transfer(const struct h5file *file, const char *name, hid_t dataset, enum h5type type,
+                            int rank, const int64_t *shape, int64_t first, int64_t count, void *in,
+                            const void *out) {
+    CHECK(first >= 0 && count >= 0 && (rank == 0 ? count <= 1 : first + count <= shape[0]));
+    int64_t row = type == H5T_FLOAT32 ? 4 : 8; /* bytes */
+    for (int i = 1; i < rank; i++) row *= shape[i];
+    int64_t most = row > 0 && row < PIECE ? PIECE / row : 1;
+    for (int64_t done = 0; done < count; done += most) {
+        int64_t rows = count - done < most ? count - done : most;
+        if (!transfer_rows(dataset, type, rank, shape, first + done, rows,
+                           in ? (char *)in + done * row : NULL, out ? (const char *)out + done * row : NULL))
+            return hdf5_failed(file, name, out ? "write" : "read");
+    }
+    return STATUS_OK;
 }
 
 /* 1, 0, or -1 where HDF5 fails: every group on the way is looked up, for H5Lexists minds a missing one. */

@@ -9,7 +9,7 @@ void log_init(int rank); /* before the first line; rank 0 alone prints log_info 
 void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));    /* stdout, rank 0 */
 void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2))); /* stderr, names the rank */
 
-void log_error(const char *message);                                              /* stderr, one line */
+void log_error(const char *message); /* stderr, one line */
 
 /* Rewrites the current line on a terminal; prints nothing otherwise. Ended by the next log_info. */
 void log_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -9,7 +9,18 @@
 #include "base/log.h"
 #include "cli/cli.h"
 
-enum { KEY_RESUME = 1000, KEY_OUT, KEY_SPLIT, KEY_PROMPT, KEY_TOKENS, KEY_TEMPERATURE, KEY_SEED, KEY_RECORD, KEY_REPLAY, KEY_STEPS };
+enum {
+    KEY_RESUME = 1000,
+    KEY_OUT,
+    KEY_SPLIT,
+    KEY_PROMPT,
+    KEY_TOKENS,
+    KEY_TEMPERATURE,
+    KEY_SEED,
+    KEY_RECORD,
+    KEY_REPLAY,
+    KEY_STEPS
+};
 
 static const struct {
     int set;
@@ -33,7 +44,8 @@ static int64_t integer_of(struct argp_state *state, const char *text, int64_t le
     char *end;
     errno = 0;
     long long value = strtoll(text, &end, 10);
-    if (errno || *end || end == text || value < least) argp_error(state, "expected an integer of at least %lld, found '%s'", (long long)least, text);
+    if (errno || *end || end == text || value < least)
+        argp_error(state, "expected an integer of at least %lld, found '%s'", (long long)least, text);
     return value;
 }
 
@@ -59,11 +71,14 @@ static error_t parse_one(int key, char *text, struct argp_state *state) {
     case KEY_REPLAY: a->replay = text; break;
     case KEY_TEMPERATURE:
         a->temperature = strtod(text, &end);
-        if (*end || end == text || !(a->temperature >= 0)) argp_error(state, "expected a temperature of at least 0, found '%s'", text);
+        if (*end || end == text || !(a->temperature >= 0))
+            argp_error(state, "expected a temperature of at least 0, found '%s'", text);
         break;
     case ARGP_KEY_ARG: /* key=value after --set, or a file */
-        if (a->n_overrides && strchr(text, '=')) append(&a->overrides, &a->n_overrides, text);
-        else append(&a->files, &a->n_files, text);
+        if (a->n_overrides && strchr(text, '='))
+            append(&a->overrides, &a->n_overrides, text);
+        else
+            append(&a->files, &a->n_files, text);
         break;
     case ARGP_KEY_NO_ARGS: argp_error(state, "no file given"); break;
     default: return ARGP_ERR_UNKNOWN;
@@ -79,12 +94,16 @@ static int rank_hint(void) {
 }
 
 static void print_commands(FILE *out) {
-    fputs("Usage: vqmoe COMMAND [OPTION...] FILE...\n\nTrains Vector-Quantized Mixture-of-Experts language models over MPI ranks: mpirun -n 2 vqmoe "
-          "train CONFIG\n\n", out);
+    fputs(
+        "Usage: vqmoe COMMAND [OPTION...] FILE...\n\nTrains Vector-Quantized Mixture-of-Experts language models over MPI ranks: mpirun -n 2 vqmoe "
+        "train CONFIG\n\n",
+        out);
     for (const struct command *c = cli_commands; c->name; ++c) fprintf(out, "  %-14s%s\n", c->name, c->about);
-    fputs("\n  vqmoe COMMAND --help    options of a command\n  vqmoe --help-keys       all configuration keys\n"
-          "  vqmoe --version         version, commit, libraries\n\nExit codes: 0 done, 1 internal, 2 usage or configuration, 3 data, "
-          "4 checkpoint, 5 cannot write,\n6 loss not finite, 7 peer lost.\n", out);
+    fputs(
+        "\n  vqmoe COMMAND --help    options of a command\n  vqmoe --help-keys       all configuration keys\n"
+        "  vqmoe --version         version, commit, libraries\n\nExit codes: 0 done, 1 internal, 2 usage or configuration, 3 data, "
+        "4 checkpoint, 5 cannot write,\n6 loss not finite, 7 peer lost.\n",
+        out);
 }
 
 /* Words of the command's name that argv begins with; 0 where it does not. */
@@ -101,7 +120,8 @@ static void parse_options(const struct command *command, int argc, char **argv, 
     for (int i = 0; i < OPTIONS; ++i)
         if (!options[i].set || command->options & options[i].set) taken[count++] = options[i].option;
     char doc[512], name[80];
-    snprintf(doc, sizeof doc, "%s%s", command->about, command->options & TAKES_KEYS ? "\vAll configuration keys: vqmoe --help-keys" : "");
+    snprintf(doc, sizeof doc, "%s%s", command->about,
+             command->options & TAKES_KEYS ? "\vAll configuration keys: vqmoe --help-keys" : "");
     snprintf(name, sizeof name, "vqmoe %s", command->name);
     argv[0] = name;
     argp_err_exit_status = STATUS_CONFIG;
@@ -110,7 +130,8 @@ static void parse_options(const struct command *command, int argc, char **argv, 
 }
 
 static const struct command *parse(int argc, char **argv, struct arguments *arguments) {
-    *arguments = (struct arguments){.split = "test", .prompt = "", .out = "step.h5", .tokens = 200, .seed = 1, .steps = 3, .temperature = 1};
+    *arguments = (struct arguments){
+        .split = "test", .prompt = "", .out = "step.h5", .tokens = 200, .seed = 1, .steps = 3, .temperature = 1};
     for (const struct command *command = cli_commands; command->name; ++command) {
         int words = matches(command, argc, argv);
         if (!words) continue;
@@ -118,10 +139,14 @@ static const struct command *parse(int argc, char **argv, struct arguments *argu
         return command;
     }
     bool known = true;
-    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-?")) print_commands(argc < 2 ? stderr : stdout);
-    else if (!strcmp(argv[1], "--version")) cli_print_version();
-    else if (!strcmp(argv[1], "--help-keys")) config_print_help(stdout);
-    else known = false;
+    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-?"))
+        print_commands(argc < 2 ? stderr : stdout);
+    else if (!strcmp(argv[1], "--version"))
+        cli_print_version();
+    else if (!strcmp(argv[1], "--help-keys"))
+        config_print_help(stdout);
+    else
+        known = false;
     if (!known) fprintf(stderr, "vqmoe: expected a command, found '%s': see vqmoe --help\n", argv[1]);
     exit(argc < 2 || !known ? STATUS_CONFIG : STATUS_OK);
 }

@@ -71,9 +71,10 @@ static void print_memory(const struct step *step, double before) {
     const struct lm_memory *m = &step->memory;
     double mib = 1.0 / (1 << 20), parameters = 4.0 * sizeof(real) * (double)params->total * mib;
     double memory = (double)(m->layers * m->rows * m->capacity * m->d_model * (int64_t)sizeof(real)) * mib;
-    log_info("memory of rank 0: %.0f MiB resident at most, %.0f MiB of it before the model; held: %.0f parameters, gradients and moments "
-             "(%zu bytes a parameter), %.0f activations, %.0f attention memory", resident("VmHWM:"), before, parameters, 4 * sizeof(real),
-             (double)step->arena.peak * mib, memory);
+    log_info(
+        "memory of rank 0: %.0f MiB resident at most, %.0f MiB of it before the model; held: %.0f parameters, gradients and moments "
+        "(%zu bytes a parameter), %.0f activations, %.0f attention memory",
+        resident("VmHWM:"), before, parameters, 4 * sizeof(real), (double)step->arena.peak * mib, memory);
 }
 
 static void print_products(const struct products *products) {
@@ -88,9 +89,10 @@ static void print_products(const struct products *products) {
         }
         if (!best) return;
         above = best->seconds * (double)best->calls;
-        log_info("  %7.2f ms  %6lld x [%lld, %lld, %lld]%s%s%s  %.1f GFLOP/s", 1e3 * above, (long long)best->calls, (long long)best->N,
-                 (long long)best->O, (long long)best->I, best->transpose_a ? " A^T" : "", best->transpose_b ? " B^T" : "",
-                 best->parallel ? " in each thread" : "", 2e-9 * (double)(best->N * best->O * best->I) / best->seconds);
+        log_info("  %7.2f ms  %6lld x [%lld, %lld, %lld]%s%s%s  %.1f GFLOP/s", 1e3 * above, (long long)best->calls,
+                 (long long)best->N, (long long)best->O, (long long)best->I, best->transpose_a ? " A^T" : "",
+                 best->transpose_b ? " B^T" : "", best->parallel ? " in each thread" : "",
+                 2e-9 * (double)(best->N * best->O * best->I) / best->seconds);
     }
 }
 
@@ -115,13 +117,14 @@ static void measure(struct step *step, int64_t steps, double before) {
     print_memory(step, before);
     products_time(&products);
     qsort(seconds, (size_t)steps, sizeof *seconds, compare);
-    double median = seconds[steps / 2], floor = products_seconds(&products), operations = products_operations(&products);
+    double median = seconds[steps / 2], floor = products_seconds(&products),
+           operations = products_operations(&products);
     comm_allreduce(step->lm->world, &floor, 1, COMM_DOUBLE, COMM_MAX);
     comm_allreduce(step->lm->world, &operations, 1, COMM_DOUBLE, COMM_SUM);
     log_info("products of rank 0 by time, each timed alone:");
     if (step->lm->world->rank == 0) print_products(&products);
-    log_info("operations: %.1f MFLOP a token, in %lld products; matrix rate on the same shapes %.1f GFLOP/s", operations / (double)tokens_all / 1e6,
-             (long long)products.count, operations / floor * 1e-9);
+    log_info("operations: %.1f MFLOP a token, in %lld products; matrix rate on the same shapes %.1f GFLOP/s",
+             operations / (double)tokens_all / 1e6, (long long)products.count, operations / floor * 1e-9);
     log_info("floor: %.3f s a step (%.0f tokens/s); measured median %.3f s (%.0f tokens/s): %.1f%% of the floor", floor,
              (double)tokens_all / floor, median, (double)tokens_all / median, 100 * floor / median);
     double load = rank_load(step);

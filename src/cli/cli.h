@@ -7,14 +7,14 @@
 
 /* What any command may be given; a command's option list says which. */
 struct arguments {
-    const char **files;     /* [n_files] configurations or one checkpoint, in order */
+    const char **files; /* [n_files] configurations or one checkpoint, in order */
     int n_files;
     const char **overrides; /* [n_overrides] "key=value" */
     int n_overrides;
-    const char *resume;     /* --resume CHECKPOINT */
-    const char *out;        /* --out FILE */
-    const char *split;      /* --split NAME */
-    const char *prompt;     /* --prompt TEXT */
+    const char *resume;          /* --resume CHECKPOINT */
+    const char *out;             /* --out FILE */
+    const char *split;           /* --split NAME */
+    const char *prompt;          /* --prompt TEXT */
     const char *record, *replay; /* --record FILE, --replay FILE */
     int64_t tokens, seed, steps; /* --tokens N, --seed N, --steps N */
     double temperature;          /* --temperature T */
@@ -35,7 +35,7 @@ struct command {
     const char *name;  /* "debug step" has two words */
     const char *files; /* what stands after the options: "CONFIG..." or "CHECKPOINT" */
     const char *about;
-    int options;       /* of enum option_set */
+    int options; /* of enum option_set */
     enum status (*run)(const struct arguments *arguments, struct comm *world);
 };
 

@@ -4,16 +4,21 @@
 #include "train/threads.h"
 
 const struct command cli_commands[] = {
-    {"train", "CONFIG...", "Trains a model: evaluates, writes checkpoints and metrics.jsonl into run.dir.", TAKES_RESUME | TAKES_KEYS, cli_train},
+    {"train", "CONFIG...", "Trains a model: evaluates, writes checkpoints and metrics.jsonl into run.dir.",
+     TAKES_RESUME | TAKES_KEYS, cli_train},
     {"eval", "CHECKPOINT", "Prints the loss of a checkpoint over a split.", TAKES_SPLIT, cli_eval},
     {"generate", "CHECKPOINT", "Continues a prompt.", TAKES_GENERATION, cli_generate},
-    {"inspect", "CHECKPOINT", "Lists what a checkpoint holds: names, shapes, placement, step, configuration.", 0, cli_inspect},
+    {"inspect", "CHECKPOINT", "Lists what a checkpoint holds: names, shapes, placement, step, configuration.", 0,
+     cli_inspect},
     {"data", "CONFIG...", "Describes the data of a configuration: files, alphabet, splits, streams.", 0, cli_data},
-    {"bench", "CONFIG...", "Times training steps against the floor: their counted operations over the rate of the same matrix products.",
+    {"bench", "CONFIG...",
+     "Times training steps against the floor: their counted operations over the rate of the same matrix products.",
      TAKES_STEPS, cli_bench},
-    {"debug step", "CONFIG...", "One training step into a step file: tokens, loss, logits and every gradient (docs/step-file.md).",
+    {"debug step", "CONFIG...",
+     "One training step into a step file: tokens, loss, logits and every gradient (docs/step-file.md).",
      TAKES_RESUME | TAKES_OUT, cli_debug_step},
-    {"debug routes", "CONFIG...", "Trains while recording the chosen experts and codes, or replaying those of another run.",
+    {"debug routes", "CONFIG...",
+     "Trains while recording the chosen experts and codes, or replaying those of another run.",
      TAKES_RESUME | TAKES_ROUTES, cli_debug_routes},
     {0},
 };
@@ -24,7 +29,8 @@ enum status cli_start_ops(const struct config *config, struct comm *world) {
 }
 
 enum status cli_configure(struct config *config, const struct arguments *arguments, struct comm *world) {
-    enum status status = config_load(config, arguments->files, arguments->n_files, arguments->overrides, arguments->n_overrides);
+    enum status status =
+        config_load(config, arguments->files, arguments->n_files, arguments->overrides, arguments->n_overrides);
     if ((status = comm_agree(world, status))) return status;
     return cli_start_ops(config, world);
 }

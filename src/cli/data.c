@@ -21,22 +21,25 @@ static void show_start(const struct text *text, enum split split) {
 enum status cli_data(const struct arguments *arguments, struct comm *world) {
     struct config config;
     struct text text = {0};
-    enum status status = config_load(&config, arguments->files, arguments->n_files, arguments->overrides, arguments->n_overrides);
+    enum status status =
+        config_load(&config, arguments->files, arguments->n_files, arguments->overrides, arguments->n_overrides);
     if (!status) status = text_open(&text, &config);
     if ((status = comm_agree(world, status))) return status;
     log_info("alphabet: %d distinct bytes", text.vocabulary);
     for (int i = 0; i < SPLITS; ++i) {
         const struct text_split *split = &text.splits[i];
-        log_info("%-5s  %s: %lld bytes, %lld symbols", split_names[i], split->path && split->path[0] ? split->path : "(absent)",
-                 (long long)split->size, (long long)split->symbols);
+        log_info("%-5s  %s: %lld bytes, %lld symbols", split_names[i],
+                 split->path && split->path[0] ? split->path : "(absent)", (long long)split->size,
+                 (long long)split->symbols);
         if (split->symbols) show_start(&text, (enum split)i);
     }
     struct streams streams;
     status = streams_init(&streams, &text, SPLIT_TRAIN, config.train.batch, config.model.segment, 0);
     if (!status)
-        log_info("an epoch: %lld steps of %lld rows x %lld symbols (train.batch, model.segment); train.steps are %.2f epochs",
-                 (long long)streams.segments, (long long)streams.rows, (long long)streams.segment,
-                 (double)config.train.steps / (double)streams.segments);
+        log_info(
+            "an epoch: %lld steps of %lld rows x %lld symbols (train.batch, model.segment); train.steps are %.2f epochs",
+            (long long)streams.segments, (long long)streams.rows, (long long)streams.segment,
+            (double)config.train.steps / (double)streams.segments);
     text_close(&text);
     return comm_agree(world, status);
 }

@@ -21,7 +21,8 @@ static enum status after(struct observer *observer, const struct step *step, int
     char group[H5_MAX_NAME];
     snprintf(group, sizeof group, "/routes/%lld", (long long)number);
     if (observer->routes->replay) return STATUS_OK;
-    return comm_agree(step->lm->world, routes_write(((struct recorder *)observer)->file, group, observer->routes, step));
+    return comm_agree(step->lm->world,
+                      routes_write(((struct recorder *)observer)->file, group, observer->routes, step));
 }
 
 static void report_flips(struct comm *world, const struct routes *routes) {
@@ -29,7 +30,8 @@ static void report_flips(struct comm *world, const struct routes *routes) {
     double widest = routes->widest;
     comm_allreduce(world, &flips, 1, COMM_INT64, COMM_SUM);
     comm_allreduce(world, &widest, 1, COMM_DOUBLE, COMM_MAX);
-    log_info("replayed: %lld choices differ from the model's own, the widest by %.3g of its score", (long long)flips, widest);
+    log_info("replayed: %lld choices differ from the model's own, the widest by %.3g of its score", (long long)flips,
+             widest);
 }
 
 static enum status run(struct trainer *trainer, const struct arguments *arguments, struct comm *world) {
@@ -51,7 +53,8 @@ enum status cli_debug_routes(const struct arguments *arguments, struct comm *wor
     struct config config;
     struct trainer trainer = {0};
     if (!arguments->record == !arguments->replay)
-        return comm_agree(world, status_fail(STATUS_CONFIG, "debug routes: expected one of --record FILE and --replay FILE"));
+        return comm_agree(world,
+                          status_fail(STATUS_CONFIG, "debug routes: expected one of --record FILE and --replay FILE"));
     enum status status = cli_configure(&config, arguments, world);
     if (!status) status = trainer_init(&trainer, &config, world, arguments->resume);
     if (!status) status = run(&trainer, arguments, world);

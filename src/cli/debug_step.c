@@ -13,7 +13,8 @@ enum status cli_debug_step(const struct arguments *arguments, struct comm *world
         status = step_file_write(arguments->out, &trainer.step, trainer.progress.step, trainer.tokens, trainer.targets);
     }
     if (!status)
-        log_info("%s: step %lld, loss %.6f nats per token", arguments->out, (long long)trainer.progress.step, trainer.step.stats.loss);
+        log_info("%s: step %lld, loss %.6f nats per token", arguments->out, (long long)trainer.progress.step,
+                 trainer.step.stats.loss);
     trainer_free(&trainer);
     return status;
 }

@@ -22,7 +22,8 @@ static enum status take_alphabet(struct text *text, const uint8_t *bytes, int64_
     for (int64_t i = 0; i < V; ++i) symbol_of[bytes[i]] = (int16_t)i;
     for (int i = 0; i < 256; ++i)
         if (text->symbol_of[i] >= 0 && symbol_of[i] < 0)
-            return status_fail(STATUS_DATA, "%s: expected only the %lld bytes of %s, found byte %d", text->splits[SPLIT_TRAIN].path, (long long)V, path, i);
+            return status_fail(STATUS_DATA, "%s: expected only the %lld bytes of %s, found byte %d",
+                               text->splits[SPLIT_TRAIN].path, (long long)V, path, i);
     memcpy(text->symbol_of, symbol_of, sizeof symbol_of);
     memcpy(text->byte_of, bytes, (size_t)V);
     text->vocabulary = (int)V;
@@ -35,8 +36,8 @@ static enum status run(struct lm *lm, const struct text *text, enum split split,
     enum status status = checkpoint_read_parameters(path, lm);
     if (!status) status = evaluate(&result, lm, text, split, &arena);
     if (!status)
-        log_info("%s: loss %.4f nats, %.4f bpc, perplexity %.3f, %lld tokens, after step %lld", split_names[split], result.loss,
-                 result.loss / M_LN2, exp(result.loss), (long long)result.tokens, (long long)step);
+        log_info("%s: loss %.4f nats, %.4f bpc, perplexity %.3f, %lld tokens, after step %lld", split_names[split],
+                 result.loss, result.loss / M_LN2, exp(result.loss), (long long)result.tokens, (long long)step);
     arena_free(&arena);
     return status;
 }
@@ -51,7 +52,8 @@ enum status cli_eval(const struct arguments *arguments, struct comm *world) {
     const char *path = arguments->files[0];
     enum status status = find_split(arguments->split, &split);
     if (!status)
-        status = checkpoint_read_config(path, world, &config, arguments->overrides, arguments->n_overrides, bytes, &V, &step);
+        status = checkpoint_read_config(path, world, &config, arguments->overrides, arguments->n_overrides, bytes, &V,
+                                        &step);
     if (!status) status = cli_start_ops(&config, world);
     if (!status) {
         status = text_open(&text, &config);

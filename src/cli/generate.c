@@ -19,7 +19,10 @@ enum status cli_generate(const struct arguments *arguments, struct comm *world) 
     if (!status) status = checkpoint_read_parameters(path, &lm);
     if (!status) {
         struct generation generation = {
-            .byte_of = bytes, .prompt = arguments->prompt, .tokens = arguments->tokens, .temperature = arguments->temperature,
+            .byte_of = bytes,
+            .prompt = arguments->prompt,
+            .tokens = arguments->tokens,
+            .temperature = arguments->temperature,
             .seed = (uint64_t)arguments->seed,
         };
         double rate = generate(&lm, &generation, &arena, stdout);

@@ -1,7 +1,7 @@
 #include "model/block.h"
 
-enum status block_init(struct block *block, struct params *params, const struct config *config, int layer, struct param *bias_w,
-                       struct param *bias_r, struct comm *world, struct comm *group) {
+enum status block_init(struct block *block, struct params *params, const struct config *config, int layer,
+                       struct param *bias_w, struct param *bias_r, struct comm *world, struct comm *group) {
     int64_t d = config->model.d_model;
     *block = (struct block){.layer = layer, .norm = config->model.norm, .d_model = d};
     attention_init(&block->attention, params, layer, d, config->model.heads, config->model.d_head, bias_w, bias_r);
@@ -11,8 +11,8 @@ enum status block_init(struct block *block, struct params *params, const struct 
 }
 
 /* [B, length + T, d]: each row's memory, then its x. */
-static const real *join(const struct block *block, const struct pass *pass, const real *memory, int64_t capacity, int64_t length,
-                        const real *x) {
+static const real *join(const struct block *block, const struct pass *pass, const real *memory, int64_t capacity,
+                        int64_t length, const real *x) {
     if (!length) return x;
     int64_t d = block->d_model, T = pass->positions, S = length + T;
     real *joined = ARENA_ARRAY(pass->arena, real, pass->rows * S * d);
@@ -28,18 +28,20 @@ static const real *last(const struct block *block, const struct pass *pass, cons
     if (!block->memory_length) return joined;
     int64_t d = block->d_model, T = pass->positions, S = block->memory_length + T;
     real *out = ARENA_ARRAY(pass->arena, real, pass->tokens * d);
-    for (int64_t b = 0; b < pass->rows; ++b) ops->copy(out + b * T * d, joined + (b * S + block->memory_length) * d, T * d);
+    for (int64_t b = 0; b < pass->rows; ++b)
+        ops->copy(out + b * T * d, joined + (b * S + block->memory_length) * d, T * d);
     return out;
 }
 
 /* x + dropout(y), into y. */
 static real *residual(const struct block *block, const struct pass *pass, enum rng_site site, const real *x, real *y) {
-    ops->dropout(y, x, y, pass_dropout(pass, site, block->layer, 0), pass_token_first(pass), pass->tokens, block->d_model);
+    ops->dropout(y, x, y, pass_dropout(pass, site, block->layer, 0), pass_token_first(pass), pass->tokens,
+                 block->d_model);
     return y;
 }
 
-const real *block_forward(struct block *block, const struct pass *pass, struct routes *routes, const real *x, const real *memory,
-                          int64_t capacity, int64_t length, const real *sinusoids) {
+const real *block_forward(struct block *block, const struct pass *pass, struct routes *routes, const real *x,
+                          const real *memory, int64_t capacity, int64_t length, const real *sinusoids) {
     int64_t S = length + pass->positions;
     const real *in = x, *context = join(block, pass, memory, capacity, length, x);
     block->memory_length = length;
@@ -49,17 +51,22 @@ const real *block_forward(struct block *block, const struct pass *pass, struct r
     }
     real *a = attention_forward(&block->attention, pass, in, context, sinusoids, S);
     const real *u = residual(block, pass, RNG_ATTENTION_OUTPUT, x, a);
-    if (block->norm == NORM_POST) u = norm_forward(&block->attention_norm, &block->attention_use, pass, u, pass->tokens);
-    const real *moe_in = block->norm == NORM_PRE ? norm_forward(&block->moe_norm, &block->moe_use, pass, u, pass->tokens) : u;
+    if (block->norm == NORM_POST)
+        u = norm_forward(&block->attention_norm, &block->attention_use, pass, u, pass->tokens);
+    const real *moe_in =
+        block->norm == NORM_PRE ? norm_forward(&block->moe_norm, &block->moe_use, pass, u, pass->tokens) : u;
     real *y = moe_forward(&block->moe, pass, routes, moe_in);
     block->out = residual(block, pass, RNG_MOE_OUTPUT, u, y);
-    if (block->norm == NORM_POST) block->out = norm_forward(&block->moe_norm, &block->moe_use, pass, block->out, pass->tokens);
+    if (block->norm == NORM_POST)
+        block->out = norm_forward(&block->moe_norm, &block->moe_use, pass, block->out, pass->tokens);
     return block->out;
 }
 
 /* da = dropout's gradient of dy, into da. */
-static void residual_backward(const struct block *block, const struct pass *pass, enum rng_site site, real *da, const real *dy) {
-    ops->dropout(da, NULL, dy, pass_dropout(pass, site, block->layer, 0), pass_token_first(pass), pass->tokens, block->d_model);
+static void residual_backward(const struct block *block, const struct pass *pass, enum rng_site site, real *da,
+                              const real *dy) {
+    ops->dropout(da, NULL, dy, pass_dropout(pass, site, block->layer, 0), pass_token_first(pass), pass->tokens,
+                 block->d_model);
 }
 
 /* du [N, d] overwritten: the gradient at the attention's residual sum, or (post) at its norm's output. */

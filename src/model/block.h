@@ -19,12 +19,12 @@ struct block {
     const real *out; /* [N, d], for the search of the first value that is not finite */
 };
 
-enum status block_init(struct block *block, struct params *params, const struct config *config, int layer, struct param *bias_w,
-                       struct param *bias_r, struct comm *world, struct comm *group);
+enum status block_init(struct block *block, struct params *params, const struct config *config, int layer,
+                       struct param *bias_w, struct param *bias_r, struct comm *world, struct comm *group);
 /* Returns [N, d] in the arena. x [B, T, d]; memory [B, capacity, d] of which the first `length` positions of a row are filled, oldest
  * first; sinusoids [length + T, d], NULL where absolute. Collective over the group (and the world, while training). */
-const real *block_forward(struct block *block, const struct pass *pass, struct routes *routes, const real *x, const real *memory,
-                          int64_t capacity, int64_t length, const real *sinusoids);
+const real *block_forward(struct block *block, const struct pass *pass, struct routes *routes, const real *x,
+                          const real *memory, int64_t capacity, int64_t length, const real *sinusoids);
 /* dx [N, d] overwritten. Collective over the group. */
 void block_backward(struct block *block, const struct pass *pass, real *dx, const real *dout);
 

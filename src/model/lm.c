@@ -27,10 +27,11 @@ void lm_memory_free(struct lm_memory *memory) {
 static enum status split_world(struct lm *lm, const struct config *config, struct comm *world) {
     int64_t size = config->parallel.expert ? config->parallel.expert : world->size, E = config->moe.experts;
     if (world->size % size)
-        return status_fail(STATUS_CONFIG, "parallel.expert: expected a divisor of the number of ranks, %d, found %lld", world->size,
-                           (long long)size);
+        return status_fail(STATUS_CONFIG, "parallel.expert: expected a divisor of the number of ranks, %d, found %lld",
+                           world->size, (long long)size);
     if (size > E)
-        return status_fail(STATUS_CONFIG, "moe.experts: expected at least one expert per rank of a group, %lld, found %lld",
+        return status_fail(STATUS_CONFIG,
+                           "moe.experts: expected at least one expert per rank of a group, %lld, found %lld",
                            (long long)size, (long long)E);
     lm->world = world;
     lm->group = comm_split(world, (int)(world->rank / size));
@@ -55,7 +56,8 @@ enum status lm_init(struct lm *lm, const struct config *config, int64_t V, struc
     lm->blocks = calloc((size_t)lm->layers, sizeof *lm->blocks);
     if (!lm->blocks) FATAL("out of memory");
     for (int i = 0; i < lm->layers; ++i)
-        if ((status = block_init(&lm->blocks[i], params, config, i, lm->bias_w, lm->bias_r, world, lm->group))) return status;
+        if ((status = block_init(&lm->blocks[i], params, config, i, lm->bias_w, lm->bias_r, world, lm->group)))
+            return status;
     params_allocate(params, with_moments);
     return STATUS_OK;
 }
@@ -70,7 +72,8 @@ void lm_free(struct lm *lm) {
 
 /* The last positions of (memory, x), oldest first; the filled part does not count the new ones yet. */
 static void remember(struct lm_memory *memory, int64_t layer, int64_t row, const struct pass *pass, const real *x) {
-    int64_t d = memory->d_model, T = pass->positions, length = memory->length + T < memory->capacity ? memory->length + T : memory->capacity;
+    int64_t d = memory->d_model, T = pass->positions,
+            length = memory->length + T < memory->capacity ? memory->length + T : memory->capacity;
     int64_t fresh = T < length ? T : length, kept = length - fresh;
     for (int64_t b = 0; b < pass->rows; ++b) {
         real *at = memory->data + (layer * memory->rows + row + b) * memory->capacity * d;
@@ -106,8 +109,8 @@ static struct lm_loss losses_of(const struct lm *lm, const struct pass *pass) {
     return loss;
 }
 
-struct lm_loss lm_forward(struct lm *lm, const struct pass *pass, struct routes *routes, struct lm_memory *memory, int64_t memory_row,
-                          const int32_t *tokens, const int32_t *targets) {
+struct lm_loss lm_forward(struct lm *lm, const struct pass *pass, struct routes *routes, struct lm_memory *memory,
+                          int64_t memory_row, const int32_t *tokens, const int32_t *targets) {
     int64_t d = lm->d_model, N = pass->tokens, length = memory ? memory->length : 0, S = length + pass->positions;
     lm->tokens = tokens, lm->targets = targets;
     const real *x = lm->embedded = embed(lm, pass, tokens);
@@ -118,7 +121,8 @@ struct lm_loss lm_forward(struct lm *lm, const struct pass *pass, struct routes 
     }
     for (int64_t i = 0; i < lm->layers; ++i) {
         const real *held = memory ? memory->data + (i * memory->rows + memory_row) * memory->capacity * d : NULL;
-        const real *out = block_forward(&lm->blocks[i], pass, routes, x, held, memory ? memory->capacity : 0, length, sinusoids);
+        const real *out =
+            block_forward(&lm->blocks[i], pass, routes, x, held, memory ? memory->capacity : 0, length, sinusoids);
         if (memory) remember(memory, i, memory_row, pass, x);
         x = out;
     }
@@ -137,8 +141,10 @@ void lm_backward(struct lm *lm, const struct pass *pass) {
     int64_t d = lm->d_model, N = pass->tokens;
     struct arena_mark mark = arena_mark(pass->arena);
     real *dx = ARENA_ARRAY(pass->arena, real, N * d), *dout = ARENA_ARRAY(pass->arena, real, N * d);
-    ops->cross_entropy_backward(lm->logits, lm->logits, lm->lse, lm->targets, 1 / (double)pass->tokens_global, N, lm->V);
-    ops->linear_backward(dx, false, lm->embedding->grad, lm->bias->grad, lm->logits, lm->hidden, lm->embedding->data, N, lm->V, d);
+    ops->cross_entropy_backward(lm->logits, lm->logits, lm->lse, lm->targets, 1 / (double)pass->tokens_global, N,
+                                lm->V);
+    ops->linear_backward(dx, false, lm->embedding->grad, lm->bias->grad, lm->logits, lm->hidden, lm->embedding->data, N,
+                         lm->V, d);
     ops->dropout(dx, NULL, dx, pass_dropout(pass, RNG_FINAL, 0, 0), pass_token_first(pass), N, d);
     for (int64_t i = lm->layers - 1; i >= 0; --i) {
         real *swap = dout;

@@ -20,14 +20,14 @@ struct lm {
     const struct config *config;
     int64_t V, d_model, layers;
     struct params params;
-    struct param *embedding, *bias;  /* [V, d], [V] */
-    struct param *bias_w, *bias_r;   /* [H, D]; NULL where absolute */
-    struct block *blocks;            /* [layers] */
-    struct comm *world, *group;      /* group: expert-parallel, made from world, owned */
-    struct comm *replicas;           /* ranks of the other groups that hold the same experts, owned */
+    struct param *embedding, *bias; /* [V, d], [V] */
+    struct param *bias_w, *bias_r;  /* [H, D]; NULL where absolute */
+    struct block *blocks;           /* [layers] */
+    struct comm *world, *group;     /* group: expert-parallel, made from world, owned */
+    struct comm *replicas;          /* ranks of the other groups that hold the same experts, owned */
 
-    const int32_t *tokens, *targets; /* [N] kept for the backward, as is what follows, in the pass's arena */
-    const real *embedded;            /* [N, d] */
+    const int32_t *tokens, *targets;      /* [N] kept for the backward, as is what follows, in the pass's arena */
+    const real *embedded;                 /* [N, d] */
     real *hidden, *logits, *lse, *losses; /* [N, d] after dropout, [N, V], [N], [N] */
 };
 
@@ -42,8 +42,8 @@ void lm_free(struct lm *lm);
 
 /* tokens, targets [N]; both must live until the backward. memory: rows memory_row .. of it are this micro-batch's; they get the new
  * values, the caller advances. targets NULL: no loss, logits alone. Collective over the group (and the world, while training). */
-struct lm_loss lm_forward(struct lm *lm, const struct pass *pass, struct routes *routes, struct lm_memory *memory, int64_t memory_row,
-                          const int32_t *tokens, const int32_t *targets);
+struct lm_loss lm_forward(struct lm *lm, const struct pass *pass, struct routes *routes, struct lm_memory *memory,
+                          int64_t memory_row, const int32_t *tokens, const int32_t *targets);
 /* Adds to every gradient. The logits are gone afterwards. Collective over the group. */
 void lm_backward(struct lm *lm, const struct pass *pass);
 

@@ -1,9 +1,14 @@
 #include "moe/experts.h"
 
-void experts_init(struct experts *experts, struct params *params, int layer, int64_t E, int64_t d_model, int64_t d_inner) {
+void experts_init(struct experts *experts, struct params *params, int layer, int64_t E, int64_t d_model,
+                  int64_t d_inner) {
     int64_t w1[] = {E, d_inner, d_model}, w2[] = {E, d_model, d_inner};
     *experts = (struct experts){
-        .layer = layer, .d_model = d_model, .d_inner = d_inner, .first = params->experts_first, .count = params->experts_count,
+        .layer = layer,
+        .d_model = d_model,
+        .d_inner = d_inner,
+        .first = params->experts_first,
+        .count = params->experts_count,
         .w1 = params_add(params, layer, "moe.w1", PLACE_EXPERT, INITIAL_WEIGHT, 3, w1),
         .b1 = params_add(params, layer, "moe.b1", PLACE_EXPERT, INITIAL_ZERO, 2, w1),
         .w2 = params_add(params, layer, "moe.w2", PLACE_EXPERT, INITIAL_WEIGHT, 3, w2),
@@ -33,7 +38,8 @@ real *experts_forward(const struct experts *experts, struct experts_use *use, co
     return out;
 }
 
-real *experts_backward(const struct experts *experts, const struct experts_use *use, const struct pass *pass, const real *dout) {
+real *experts_backward(const struct experts *experts, const struct experts_use *use, const struct pass *pass,
+                       const real *dout) {
     int64_t d = experts->d_model, h = experts->d_inner, rows = use->begin[experts->count];
     real *din = ARENA_ARRAY(pass->arena, real, rows * d);
     struct arena_mark mark = arena_mark(pass->arena);
@@ -45,7 +51,8 @@ real *experts_backward(const struct experts *experts, const struct experts_use *
         const real *hidden = use->hidden + at * h;
         ops->linear_backward(dh, false, experts->w2->grad + i * d * h, experts->b2->grad + i * d, dout + at * d, hidden,
                              experts->w2->data + i * d * h, N, d, h);
-        ops->relu_backward(dh, experts->b1->grad + i * h, hidden, expert_dropout(experts, pass, i, use->dropout), pass->arena, N, h);
+        ops->relu_backward(dh, experts->b1->grad + i * h, hidden, expert_dropout(experts, pass, i, use->dropout),
+                           pass->arena, N, h);
         ops->linear_backward(din + at * d, false, experts->w1->grad + i * h * d, NULL, dh, use->in + at * d,
                              experts->w1->data + i * h * d, N, h, d);
     }

@@ -19,11 +19,13 @@ struct experts_use {
     bool dropout;
 };
 
-void experts_init(struct experts *experts, struct params *params, int layer, int64_t E, int64_t d_model, int64_t d_inner);
+void experts_init(struct experts *experts, struct params *params, int layer, int64_t E, int64_t d_model,
+                  int64_t d_inner);
 /* Returns [rows, d] in the arena. tokens [rows]: g of each row, for dropout; NULL: no dropout in this use. */
 real *experts_forward(const struct experts *experts, struct experts_use *use, const struct pass *pass, const real *in,
                       const int64_t *begin, const int64_t *tokens);
 /* Returns din [rows, d] in the arena. An expert without rows leaves its gradients as they are. */
-real *experts_backward(const struct experts *experts, const struct experts_use *use, const struct pass *pass, const real *dout);
+real *experts_backward(const struct experts *experts, const struct experts_use *use, const struct pass *pass,
+                       const real *dout);
 
 #endif

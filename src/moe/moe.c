@@ -1,10 +1,16 @@
 #include "moe/moe.h"
 
-enum status moe_init(struct moe *moe, struct params *params, const struct config *config, int layer, struct norm block_norm,
-                     struct comm *world, struct comm *group) {
+enum status moe_init(struct moe *moe, struct params *params, const struct config *config, int layer,
+                     struct norm block_norm, struct comm *world, struct comm *group) {
     int64_t d = config->model.d_model, mix[] = {2, d};
-    *moe = (struct moe){.mode = config->moe.mode, .layer = layer, .d_model = d, .E = config->moe.experts, .group = group,
-                        .discrete_norm = config->moe.discrete_norm, .input_norm = block_norm, .output_norm = block_norm};
+    *moe = (struct moe){.mode = config->moe.mode,
+                        .layer = layer,
+                        .d_model = d,
+                        .E = config->moe.experts,
+                        .group = group,
+                        .discrete_norm = config->moe.discrete_norm,
+                        .input_norm = block_norm,
+                        .output_norm = block_norm};
     experts_init(&moe->experts, params, layer, moe->E, d, config->model.d_inner);
     if (moe->mode != MOE_DISCRETE) {
         enum status status = router_init(&moe->router, params, config, layer, world);
@@ -23,8 +29,8 @@ enum status moe_init(struct moe *moe, struct params *params, const struct config
 }
 
 /* Rows to their experts and back, in send order. */
-static void path_forward(struct moe *moe, struct moe_path *path, const struct pass *pass, const real *in, const int32_t *experts,
-                         int64_t K, bool dropout) {
+static void path_forward(struct moe *moe, struct moe_path *path, const struct pass *pass, const real *in,
+                         const int32_t *experts, int64_t K, bool dropout) {
     plan_build(&path->plan, pass->arena, moe->group, experts, pass->tokens, K, moe->E);
     const int64_t *tokens = dropout ? plan_tokens(&path->plan, pass->arena, pass_token_first(pass)) : NULL;
     const real *rows = plan_dispatch(&path->plan, pass->arena, in, moe->d_model);
@@ -45,8 +51,8 @@ static real *continuous_forward(struct moe *moe, const struct pass *pass, struct
     router_forward(router, pass, routes, x, pass->tokens);
     path_forward(moe, &moe->continuous, pass, x, router->experts, router->K, pass->train && pass->dropout > 0);
     real *y = ARENA_ARRAY(pass->arena, real, pass->tokens * moe->d_model);
-    ops->combine_forward(y, false, moe->continuous.returned, moe->continuous.plan.place, router->weights, pass->tokens, router->K,
-                         moe->d_model);
+    ops->combine_forward(y, false, moe->continuous.returned, moe->continuous.plan.place, router->weights, pass->tokens,
+                         router->K, moe->d_model);
     return y;
 }
 
@@ -55,8 +61,8 @@ static void continuous_backward(struct moe *moe, const struct pass *pass, real *
     struct router *router = &moe->router;
     real *dslots = ARENA_ARRAY(pass->arena, real, path->plan.slots * moe->d_model);
     real *dweights = ARENA_ARRAY(pass->arena, real, path->plan.slots);
-    ops->combine_backward(dslots, dweights, dy, path->returned, path->plan.place, router->weights, pass->tokens, router->K,
-                          moe->d_model);
+    ops->combine_backward(dslots, dweights, dy, path->returned, path->plan.place, router->weights, pass->tokens,
+                          router->K, moe->d_model);
     const real *din = path_backward(moe, path, pass, dslots);
     ops->combine_forward(dx, true, din, path->plan.place, NULL, pass->tokens, router->K, moe->d_model);
     router_backward(router, pass, dx, dweights, moe->x, pass->tokens);
@@ -113,7 +119,8 @@ void moe_backward(struct moe *moe, const struct pass *pass, real *dx, const real
         real *dy_c = ARENA_ARRAY(pass->arena, real, N * d), *dy_d = ARENA_ARRAY(pass->arena, real, N * d);
         real *dlogits = ARENA_ARRAY(pass->arena, real, 2 * N);
         ops->mix_backward(dy_c, dy_d, dlogits, dy, moe->gates, moe->y_c, moe->y_d, N, d);
-        ops->linear_backward(dx, true, moe->mix_weight->grad, moe->mix_bias->grad, dlogits, moe->x, moe->mix_weight->data, N, 2, d);
+        ops->linear_backward(dx, true, moe->mix_weight->grad, moe->mix_bias->grad, dlogits, moe->x,
+                             moe->mix_weight->data, N, 2, d);
         continuous_backward(moe, pass, dx, dy_c);
         discrete_backward(moe, pass, dx, dy_d);
     }

@@ -27,19 +27,19 @@ struct moe {
     struct experts experts;
     struct router router;
     struct quantizer quantizer;
-    struct norm input_norm, output_norm;      /* of the discrete path; the block's own where share_norm */
-    struct param *mix_weight, *mix_bias;      /* W_g [2, d], b_g [2]; joint only */
+    struct norm input_norm, output_norm; /* of the discrete path; the block's own where share_norm */
+    struct param *mix_weight, *mix_bias; /* W_g [2, d], b_g [2]; joint only */
 
     const real *x; /* [N, d] the layer's input, and what follows: kept for the backward */
     struct moe_path continuous, discrete;
     struct norm_use input_use, output_use;
-    real *gates;      /* [N, 2] */
+    real *gates;           /* [N, 2] */
     const real *y_c, *y_d; /* [N, d] */
 };
 
 /* block_norm: the block's MoE norm, used where share_norm. */
-enum status moe_init(struct moe *moe, struct params *params, const struct config *config, int layer, struct norm block_norm,
-                     struct comm *world, struct comm *group);
+enum status moe_init(struct moe *moe, struct params *params, const struct config *config, int layer,
+                     struct norm block_norm, struct comm *world, struct comm *group);
 /* Collective over group (and world, while training). y [N, d] in the arena; x must live until the backward. */
 real *moe_forward(struct moe *moe, const struct pass *pass, struct routes *routes, const real *x);
 /* Collective over group. dx [N, d] overwritten; includes the gradients of the layer's own losses, alpha L_vq and lambda L_balance. */

@@ -43,8 +43,8 @@ static void build_away(struct plan *plan, struct arena *arena, const int64_t *al
     plan->begin[here] = plan->rows = next;
 }
 
-void plan_build(struct plan *plan, struct arena *arena, struct comm *group, const int32_t *experts, int64_t tokens, int64_t K,
-                int64_t E) {
+void plan_build(struct plan *plan, struct arena *arena, struct comm *group, const int32_t *experts, int64_t tokens,
+                int64_t K, int64_t E) {
     *plan = (struct plan){.group = group, .tokens = tokens, .K = K, .slots = tokens * K};
     plan->order = ARENA_ARRAY(arena, int64_t, plan->slots);
     plan->place = ARENA_ARRAY(arena, int64_t, plan->slots);

@@ -12,18 +12,18 @@
 #include "comm/comm.h"
 
 struct plan {
-    struct comm *group;      /* expert-parallel group */
+    struct comm *group;       /* expert-parallel group */
     int64_t tokens, K, slots; /* at home */
-    int64_t *order, *place;  /* [slots] slot at a place; place of a slot */
-    int64_t *counts;         /* [E] slots of this rank for each expert */
-    int64_t rows;            /* rows that came here */
-    int64_t *begin;          /* [experts here + 1] first row of each local expert */
+    int64_t *order, *place;   /* [slots] slot at a place; place of a slot */
+    int64_t *counts;          /* [E] slots of this rank for each expert */
+    int64_t rows;             /* rows that came here */
+    int64_t *begin;           /* [experts here + 1] first row of each local expert */
     struct comm_blocks home, away;
 };
 
 /* Collective over the group: counts travel here, once, also with no tokens. experts [tokens, K] in 0 .. E - 1. */
-void plan_build(struct plan *plan, struct arena *arena, struct comm *group, const int32_t *experts, int64_t tokens, int64_t K,
-                int64_t E);
+void plan_build(struct plan *plan, struct arena *arena, struct comm *group, const int32_t *experts, int64_t tokens,
+                int64_t K, int64_t E);
 /* The rest is collective over the group too; results lie in the arena (or are the input itself, where the group is one rank). */
 
 /* One gather, one exchange: [rows, D] from in [tokens, D], each token's row to each of its experts. */

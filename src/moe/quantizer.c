@@ -7,9 +7,13 @@ enum { KINDS = sizeof kinds / sizeof *kinds };
 
 enum status quantizer_init(struct quantizer *quantizer, struct params *params, const struct config *config, int layer) {
     *quantizer = (struct quantizer){
-        .layer = layer, .d_model = config->model.d_model, .M = config->quantizer.codes ? config->quantizer.codes : config->moe.experts,
-        .straight_through = config->quantizer.straight_through, .contribution = config->quantizer.contribution,
-        .alpha = config->quantizer.alpha, .beta = config->quantizer.beta,
+        .layer = layer,
+        .d_model = config->model.d_model,
+        .M = config->quantizer.codes ? config->quantizer.codes : config->moe.experts,
+        .straight_through = config->quantizer.straight_through,
+        .contribution = config->quantizer.contribution,
+        .alpha = config->quantizer.alpha,
+        .beta = config->quantizer.beta,
     };
     char names[256] = "";
     for (int i = 0; i < KINDS; ++i) {
@@ -18,12 +22,14 @@ enum status quantizer_init(struct quantizer *quantizer, struct params *params, c
         strncat(names, kinds[i]->name, sizeof names - strlen(names) - 1);
     }
     if (!quantizer->kind)
-        return status_fail(STATUS_CONFIG, "quantizer.kind: expected one of %s, found '%s'", names, config->quantizer.kind);
+        return status_fail(STATUS_CONFIG, "quantizer.kind: expected one of %s, found '%s'", names,
+                           config->quantizer.kind);
     quantizer->kind->init(quantizer, params, config);
     return STATUS_OK;
 }
 
-real *quantizer_forward(struct quantizer *quantizer, const struct pass *pass, struct routes *routes, const real *x, int64_t N) {
+real *quantizer_forward(struct quantizer *quantizer, const struct pass *pass, struct routes *routes, const real *x,
+                        int64_t N) {
     quantizer->codes = ARENA_ARRAY(pass->arena, int32_t, N);
     real *xq = ARENA_ARRAY(pass->arena, real, N * quantizer->d_model);
     struct arena_mark mark = arena_mark(pass->arena);

@@ -5,11 +5,17 @@
 static const struct router_kind *const kinds[] = {&router_smoe, &router_stablemoe};
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
-enum status router_init(struct router *router, struct params *params, const struct config *config, int layer, struct comm *world) {
+enum status router_init(struct router *router, struct params *params, const struct config *config, int layer,
+                        struct comm *world) {
     *router = (struct router){
-        .layer = layer, .d_model = config->model.d_model, .E = config->moe.experts, .K = config->router.top_k,
-        .over_all = config->router.normalize == NORMALIZE_ALL, .balance = config->router.balance,
-        .balance_scope = config->router.balance_scope, .world = world,
+        .layer = layer,
+        .d_model = config->model.d_model,
+        .E = config->moe.experts,
+        .K = config->router.top_k,
+        .over_all = config->router.normalize == NORMALIZE_ALL,
+        .balance = config->router.balance,
+        .balance_scope = config->router.balance_scope,
+        .world = world,
     };
     char names[256] = "";
     for (int i = 0; i < KINDS; ++i) {
@@ -55,15 +61,16 @@ void router_forward(struct router *router, const struct pass *pass, struct route
     if (pass->train) balance_forward(router, pass, N);
 }
 
-void router_backward(struct router *router, const struct pass *pass, real *dx, const real *dweights, const real *x, int64_t N) {
+void router_backward(struct router *router, const struct pass *pass, real *dx, const real *dweights, const real *x,
+                     int64_t N) {
     struct arena_mark mark = arena_mark(pass->arena);
     real *dscores = ARENA_ARRAY(pass->arena, real, N * router->E);
-    ops->route_weights_backward(dscores, dweights, router->weights, router->scores, router->experts, router->over_all, N, router->E,
-                                router->K);
+    ops->route_weights_backward(dscores, dweights, router->weights, router->scores, router->experts, router->over_all,
+                                N, router->E, router->K);
     /* The micro-batch's loss counts by its share of tokens: P_e's 1 / tokens_micro times tokens_micro / tokens_global. */
     if (router->balance > 0)
-        ops->balance_backward(dscores, router->scores, router->coefficient, router->balance / (double)pass->tokens_global,
-                              router->kind->tau, N, router->E);
+        ops->balance_backward(dscores, router->scores, router->coefficient,
+                              router->balance / (double)pass->tokens_global, router->kind->tau, N, router->E);
     router->kind->backward(router, pass, dx, dscores, x, N);
     arena_release(pass->arena, mark);
 }

@@ -12,10 +12,11 @@ static void forward(struct router *router, const struct pass *pass, real *scores
     ops->linear_forward(scores, x, router->weight->data, router->bias->data, N, router->E, router->d_model);
 }
 
-static void backward(struct router *router, const struct pass *pass, real *dx, const real *dscores, const real *x, int64_t N) {
+static void backward(struct router *router, const struct pass *pass, real *dx, const real *dscores, const real *x,
+                     int64_t N) {
     (void)pass;
-    ops->linear_backward(dx, true, router->weight->grad, router->bias->grad, dscores, x, router->weight->data, N, router->E,
-                         router->d_model);
+    ops->linear_backward(dx, true, router->weight->grad, router->bias->grad, dscores, x, router->weight->data, N,
+                         router->E, router->d_model);
 }
 
 const struct router_kind router_smoe = {"smoe", 1, init, forward, backward};

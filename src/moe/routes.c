@@ -5,8 +5,8 @@
 
 #include "base/hash.h"
 
-void routes_apply(struct routes *routes, enum route_path path, int layer, int32_t *choices, const real *scores, int64_t N, int64_t K,
-                  int64_t M) {
+void routes_apply(struct routes *routes, enum route_path path, int layer, int32_t *choices, const real *scores,
+                  int64_t N, int64_t K, int64_t M) {
     if (!routes || !routes->choices[path]) return;
     int32_t *kept = routes->choices[path][layer] + routes->at * K;
     if (!routes->replay) {

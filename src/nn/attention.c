@@ -1,9 +1,10 @@
 #include "nn/attention.h"
 
-void attention_init(struct attention *a, struct params *params, int layer, int64_t d_model, int64_t heads, int64_t d_head,
-                    struct param *bias_w, struct param *bias_r) {
+void attention_init(struct attention *a, struct params *params, int layer, int64_t d_model, int64_t heads,
+                    int64_t d_head, struct param *bias_w, struct param *bias_r) {
     int64_t in[] = {heads * d_head, d_model}, out[] = {d_model, heads * d_head};
-    *a = (struct attention){.layer = layer, .d_model = d_model, .heads = heads, .d_head = d_head, .bias_w = bias_w, .bias_r = bias_r};
+    *a = (struct attention){
+        .layer = layer, .d_model = d_model, .heads = heads, .d_head = d_head, .bias_w = bias_w, .bias_r = bias_r};
     a->query = params_add(params, layer, "attention.query", PLACE_REPLICATED, INITIAL_WEIGHT, 2, in);
     a->key = params_add(params, layer, "attention.key", PLACE_REPLICATED, INITIAL_WEIGHT, 2, in);
     a->value = params_add(params, layer, "attention.value", PLACE_REPLICATED, INITIAL_WEIGHT, 2, in);
@@ -13,20 +14,26 @@ void attention_init(struct attention *a, struct params *params, int layer, int64
 
 static struct attention_shape shape_of(const struct attention *a, const struct pass *pass) {
     return (struct attention_shape){
-        .B = pass->rows, .T = pass->positions, .S = a->S, .H = a->heads, .D = a->d_head, .row_first = pass->row_first,
+        .B = pass->rows,
+        .T = pass->positions,
+        .S = a->S,
+        .H = a->heads,
+        .D = a->d_head,
+        .row_first = pass->row_first,
         .dropout = pass_dropout(pass, RNG_ATTENTION, a->layer, 0),
     };
 }
 
-static real *project(const struct attention *a, const struct pass *pass, const struct param *weight, const real *in, int64_t N) {
+static real *project(const struct attention *a, const struct pass *pass, const struct param *weight, const real *in,
+                     int64_t N) {
     int64_t width = a->heads * a->d_head;
     real *out = ARENA_ARRAY(pass->arena, real, N * width);
     ops->linear_forward(out, in, weight->data, NULL, N, width, a->d_model);
     return out;
 }
 
-real *attention_forward(struct attention *a, const struct pass *pass, const real *in, const real *context, const real *sinusoids,
-                        int64_t S) {
+real *attention_forward(struct attention *a, const struct pass *pass, const real *in, const real *context,
+                        const real *sinusoids, int64_t S) {
     int64_t width = a->heads * a->d_head;
     a->in = in, a->context = context, a->sinusoids = sinusoids, a->S = S;
     a->q = project(a, pass, a->query, in, pass->tokens);
@@ -36,40 +43,48 @@ real *attention_forward(struct attention *a, const struct pass *pass, const real
     a->lse = ARENA_ARRAY(pass->arena, real, pass->tokens * a->heads);
     a->mixed = ARENA_ARRAY(pass->arena, real, pass->tokens * width);
     struct attention_shape shape = shape_of(a, pass);
-    ops->attention_forward(a->mixed, a->lse, a->q, a->k, a->v, a->r, a->r ? a->bias_w->data : NULL, a->r ? a->bias_r->data : NULL,
-                           pass->arena, &shape);
+    ops->attention_forward(a->mixed, a->lse, a->q, a->k, a->v, a->r, a->r ? a->bias_w->data : NULL,
+                           a->r ? a->bias_r->data : NULL, pass->arena, &shape);
     real *out = ARENA_ARRAY(pass->arena, real, pass->tokens * a->d_model);
     ops->linear_forward(out, a->mixed, a->output->data, NULL, pass->tokens, a->d_model, width);
     return out;
 }
 
 /* The weight's gradient over all positions; the input's only over the last `wanted` of each row. */
-static void project_backward(const struct attention *a, const struct pass *pass, struct param *weight, real *dcontext, int64_t wanted,
-                             const real *dout) {
+static void project_backward(const struct attention *a, const struct pass *pass, struct param *weight, real *dcontext,
+                             int64_t wanted, const real *dout) {
     int64_t width = a->heads * a->d_head, skip = a->S - wanted;
-    ops->linear_backward(NULL, false, weight->grad, NULL, dout, a->context, weight->data, pass->rows * a->S, width, a->d_model);
+    ops->linear_backward(NULL, false, weight->grad, NULL, dout, a->context, weight->data, pass->rows * a->S, width,
+                         a->d_model);
     if (!skip) {
-        ops->gemm(false, false, pass->rows * a->S, a->d_model, width, 1, dout, width, weight->data, a->d_model, 1, dcontext, a->d_model);
+        ops->gemm(false, false, pass->rows * a->S, a->d_model, width, 1, dout, width, weight->data, a->d_model, 1,
+                  dcontext, a->d_model);
         return;
     }
     for (int64_t b = 0; b < pass->rows; ++b)
-        ops->gemm(false, false, wanted, a->d_model, width, 1, dout + (b * a->S + skip) * width, width, weight->data, a->d_model, 1,
-                  dcontext + b * wanted * a->d_model, a->d_model);
+        ops->gemm(false, false, wanted, a->d_model, width, 1, dout + (b * a->S + skip) * width, width, weight->data,
+                  a->d_model, 1, dcontext + b * wanted * a->d_model, a->d_model);
 }
 
-void attention_backward(struct attention *a, const struct pass *pass, real *din, real *dcontext, int64_t wanted, const real *dout) {
+void attention_backward(struct attention *a, const struct pass *pass, real *din, real *dcontext, int64_t wanted,
+                        const real *dout) {
     int64_t width = a->heads * a->d_head, keys = pass->rows * a->S * width;
     struct arena_mark mark = arena_mark(pass->arena);
-    real *dmixed = ARENA_ARRAY(pass->arena, real, pass->tokens * width), *dq = ARENA_ARRAY(pass->arena, real, pass->tokens * width);
+    real *dmixed = ARENA_ARRAY(pass->arena, real, pass->tokens * width),
+         *dq = ARENA_ARRAY(pass->arena, real, pass->tokens * width);
     real *dk = ARENA_ARRAY(pass->arena, real, keys), *dv = ARENA_ARRAY(pass->arena, real, keys);
     real *dr = a->r ? ARENA_ARRAY(pass->arena, real, a->S * width) : NULL;
-    ops->linear_backward(dmixed, false, a->output->grad, NULL, dout, a->mixed, a->output->data, pass->tokens, a->d_model, width);
+    ops->linear_backward(dmixed, false, a->output->grad, NULL, dout, a->mixed, a->output->data, pass->tokens,
+                         a->d_model, width);
     struct attention_shape shape = shape_of(a, pass);
-    ops->attention_backward(dq, dk, dv, dr, a->r ? a->bias_w->grad : NULL, a->r ? a->bias_r->grad : NULL, dmixed, a->mixed, a->lse,
-                            a->q, a->k, a->v, a->r, a->r ? a->bias_w->data : NULL, a->r ? a->bias_r->data : NULL, pass->arena, &shape);
+    ops->attention_backward(dq, dk, dv, dr, a->r ? a->bias_w->grad : NULL, a->r ? a->bias_r->grad : NULL, dmixed,
+                            a->mixed, a->lse, a->q, a->k, a->v, a->r, a->r ? a->bias_w->data : NULL,
+                            a->r ? a->bias_r->data : NULL, pass->arena, &shape);
     ops->linear_backward(din, false, a->query->grad, NULL, dq, a->in, a->query->data, pass->tokens, width, a->d_model);
     project_backward(a, pass, a->key, dcontext, wanted, dk);
     project_backward(a, pass, a->value, dcontext, wanted, dv);
-    if (a->r) ops->linear_backward(NULL, false, a->position->grad, NULL, dr, a->sinusoids, a->position->data, a->S, width, a->d_model);
+    if (a->r)
+        ops->linear_backward(NULL, false, a->position->grad, NULL, dr, a->sinusoids, a->position->data, a->S, width,
+                             a->d_model);
     arena_release(pass->arena, mark);
 }

@@ -18,8 +18,8 @@ struct attention {
     int64_t S;
 };
 
-void attention_init(struct attention *attention, struct params *params, int layer, int64_t d_model, int64_t heads, int64_t d_head,
-                    struct param *bias_w, struct param *bias_r);
+void attention_init(struct attention *attention, struct params *params, int layer, int64_t d_model, int64_t heads,
+                    int64_t d_head, struct param *bias_w, struct param *bias_r);
 /* out [B, T, d] from in [B, T, d] (queries) and context [B, S, d] (keys and values: memory, then in itself). sinusoids [S, d], the
  * farthest distance first; NULL where absolute. All inputs live until the backward; out is in the arena. */
 real *attention_forward(struct attention *attention, const struct pass *pass, const real *in, const real *context,

@@ -40,21 +40,24 @@ static void fill_orthogonal(real *out, double gain, struct rng_place place, int6
         for (int64_t j = 0; j < length; ++j) x[j] /= sqrt(norm);
     }
     for (int64_t i = 0; i < count; ++i)
-        for (int64_t j = 0; j < length; ++j) out[rows < columns ? i * columns + j : j * columns + i] = (real)(gain * v[i * length + j]);
+        for (int64_t j = 0; j < length; ++j)
+            out[rows < columns ? i * columns + j : j * columns + i] = (real)(gain * v[i * length + j]);
     free(v);
 }
 
-void initial_fill(real *out, const struct initial *initial, uint64_t seed, const char *name, int64_t first, int64_t n, int64_t rows) {
+void initial_fill(real *out, const struct initial *initial, uint64_t seed, const char *name, int64_t first, int64_t n,
+                  int64_t rows) {
     struct rng_place place = rng_place(seed, hash_string(name), RNG_INIT, 0, 0);
     if (initial->kind == INITIAL_ORTHOGONAL) {
         CHECK(first == 0 && n % rows == 0);
         fill_orthogonal(out, initial->a, place, rows, n / rows);
         return;
     }
-    for (int64_t i = 0; i < n; ++i)
-        switch (initial->kind) {
+    for (int64_t i = 0; i < n; ++i) switch (initial->kind) {
         case INITIAL_NORMAL: out[i] = (real)(initial->a + initial->b * normal_at(place, first + i)); break;
-        case INITIAL_UNIFORM: out[i] = (real)(initial->a + (initial->b - initial->a) * uniform_at(place, first + i)); break;
+        case INITIAL_UNIFORM:
+            out[i] = (real)(initial->a + (initial->b - initial->a) * uniform_at(place, first + i));
+            break;
         default: out[i] = (real)initial->a;
         }
 }

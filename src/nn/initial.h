@@ -6,6 +6,7 @@
 
 /* out [n] = elements first .. of the global array of `rows` rows. Orthogonal ones are matrices [rows, columns] filled whole:
  * first 0 and n = rows * columns; their rows (or columns, if more rows than columns) are orthonormal times the gain. */
-void initial_fill(real *out, const struct initial *initial, uint64_t seed, const char *name, int64_t first, int64_t n, int64_t rows);
+void initial_fill(real *out, const struct initial *initial, uint64_t seed, const char *name, int64_t first, int64_t n,
+                  int64_t rows);
 
 #endif

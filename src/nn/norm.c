@@ -21,7 +21,8 @@ real *norm_forward(const struct norm *norm, struct norm_use *use, const struct p
     return out;
 }
 
-void norm_backward(const struct norm *norm, const struct norm_use *use, const struct pass *pass, real *din, const real *dout) {
-    ops->layer_norm_backward(din, norm->weight->grad, norm->bias->grad, dout, use->in, use->stats, norm->weight->data, pass->arena,
-                             use->N, norm->weight->size);
+void norm_backward(const struct norm *norm, const struct norm_use *use, const struct pass *pass, real *din,
+                   const real *dout) {
+    ops->layer_norm_backward(din, norm->weight->grad, norm->bias->grad, dout, use->in, use->stats, norm->weight->data,
+                             pass->arena, use->N, norm->weight->size);
 }

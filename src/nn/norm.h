@@ -19,6 +19,7 @@ struct norm norm_add(struct params *params, int layer, const char *name, int64_t
 /* out [N, D], in the pass's arena; `in` must live until the backward. */
 real *norm_forward(const struct norm *norm, struct norm_use *use, const struct pass *pass, const real *in, int64_t N);
 /* din [N, D] overwritten; may be dout */
-void norm_backward(const struct norm *norm, const struct norm_use *use, const struct pass *pass, real *din, const real *dout);
+void norm_backward(const struct norm *norm, const struct norm_use *use, const struct pass *pass, real *din,
+                   const real *dout);
 
 #endif

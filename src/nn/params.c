@@ -7,14 +7,16 @@
 #include "base/log.h"
 #include "nn/initial.h"
 
-struct param *params_add(struct params *params, int layer, const char *name, enum placement placement, struct initial initial,
-                         int rank, const int64_t *shape) {
+struct param *params_add(struct params *params, int layer, const char *name, enum placement placement,
+                         struct initial initial, int rank, const int64_t *shape) {
     struct param *param = calloc(1, sizeof *param);
     params->list = realloc(params->list, (size_t)(params->count + 1) * sizeof *params->list);
     if (!param || !params->list) FATAL("out of memory");
     params->list[params->count++] = param;
-    if (layer < 0) snprintf(param->name, sizeof param->name, "%s", name);
-    else snprintf(param->name, sizeof param->name, "layer.%d.%s", layer, name);
+    if (layer < 0)
+        snprintf(param->name, sizeof param->name, "%s", name);
+    else
+        snprintf(param->name, sizeof param->name, "layer.%d.%s", layer, name);
     CHECK(rank >= 1 && rank <= PARAM_RANK);
     param->rank = rank;
     memcpy(param->shape, shape, (size_t)rank * sizeof *shape);

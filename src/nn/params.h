@@ -47,8 +47,8 @@ struct params {
 };
 
 /* Before params_allocate. layer < 0: the name as it is, else "layer.LAYER.NAME". The table owns the result. */
-struct param *params_add(struct params *params, int layer, const char *name, enum placement placement, struct initial initial,
-                         int rank, const int64_t *shape);
+struct param *params_add(struct params *params, int layer, const char *name, enum placement placement,
+                         struct initial initial, int rank, const int64_t *shape);
 /* Lays out the vectors; moments only where they are wanted (training). */
 void params_allocate(struct params *params, int with_moments);
 void params_initialise(struct params *params, uint64_t seed);

@@ -13,11 +13,11 @@ struct pass {
     bool train;          /* dropout, and everything the backward needs */
     uint64_t seed;
     int64_t step;
-    int64_t rows, row_first;  /* batch rows of this rank, global number of the first */
-    int64_t positions;        /* T of this segment */
-    int64_t tokens;           /* rows * positions */
-    int64_t tokens_micro;     /* the same over all ranks: one micro-batch */
-    int64_t tokens_global;    /* over all ranks and micro-batches: what means divide by */
+    int64_t rows, row_first; /* batch rows of this rank, global number of the first */
+    int64_t positions;       /* T of this segment */
+    int64_t tokens;          /* rows * positions */
+    int64_t tokens_micro;    /* the same over all ranks: one micro-batch */
+    int64_t tokens_global;   /* over all ranks and micro-batches: what means divide by */
     double dropout, attention_dropout;
 };
 

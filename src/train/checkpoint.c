@@ -9,13 +9,14 @@
 
 static const enum h5type real_type = sizeof(real) == sizeof(double) ? H5T_FLOAT64 : H5T_FLOAT32;
 
-#define TRY(call)                        \
-    do {                                 \
+#define TRY(call) \
+    do { \
         enum status try_status = (call); \
         if (try_status) return try_status; \
     } while (0)
 
-enum status checkpoint_write_arrays(struct h5file *file, const char *group, const struct params *params, const real *vector) {
+enum status checkpoint_write_arrays(struct h5file *file, const char *group, const struct params *params,
+                                    const real *vector) {
     for (int i = 0; i < params->count; ++i) {
         const struct param *p = params->list[i];
         char name[H5_MAX_NAME];
@@ -79,13 +80,15 @@ enum status checkpoint_read_memory(struct h5file *file, const char *group, struc
     step->memory.length = 0;
     if (rank < 0) return STATUS_OK;
     if (rank != 3 || shape[1] > step->memory.capacity)
-        return status_fail(STATUS_CHECKPOINT, "%s: expected memory of at most %lld positions (model.memory), found %lld", name,
+        return status_fail(STATUS_CHECKPOINT,
+                           "%s: expected memory of at most %lld positions (model.memory), found %lld", name,
                            (long long)step->memory.capacity, rank == 3 ? (long long)shape[1] : -1);
     step->memory.length = shape[1];
     return transfer_memory(file, group, step, true);
 }
 
-static enum status write_all(struct h5file *file, struct step *step, const struct text *text, const struct progress *progress) {
+static enum status write_all(struct h5file *file, struct step *step, const struct text *text,
+                             const struct progress *progress) {
     const struct params *params = &step->lm->params;
     int64_t bytes[256], V = text->vocabulary;
     for (int64_t i = 0; i < V; ++i) bytes[i] = text->byte_of[i];
@@ -115,7 +118,8 @@ static enum status publish(const char *temporary, const char *path) {
     snprintf(folder, sizeof folder, "%s", path);
     char *slash = strrchr(folder, '/');
     if (slash) *slash = '\0';
-    if (rename(temporary, path)) return status_fail(STATUS_WRITE, "%s: cannot rename to %s: %s", temporary, path, strerror(errno));
+    if (rename(temporary, path))
+        return status_fail(STATUS_WRITE, "%s: cannot rename to %s: %s", temporary, path, strerror(errno));
     int fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     bool good = fd >= 0 && fsync(fd) == 0;
     int cause = errno;
@@ -123,7 +127,8 @@ static enum status publish(const char *temporary, const char *path) {
     return good ? STATUS_OK : status_fail(STATUS_WRITE, "%s: cannot sync the folder: %s", folder, strerror(cause));
 }
 
-enum status checkpoint_write(const char *path, struct step *step, const struct text *text, const struct progress *progress) {
+enum status checkpoint_write(const char *path, struct step *step, const struct text *text,
+                             const struct progress *progress) {
     struct comm *world = step->lm->world;
     char temporary[1024];
     struct h5file *file = NULL;
@@ -136,8 +141,10 @@ enum status checkpoint_write(const char *path, struct step *step, const struct t
     }
     status = comm_agree(world, status);
     if (world->rank == 0) {
-        if (!status) status = publish(temporary, path);
-        else unlink(temporary);
+        if (!status)
+            status = publish(temporary, path);
+        else
+            unlink(temporary);
     }
     return comm_agree(world, status);
 }
@@ -155,13 +162,14 @@ static enum status read_vocabulary(struct h5file *file, const char *path, uint8_
     int64_t shape[H5_MAX_RANK] = {0}, values[256];
     TRY(h5file_shape(file, "/vocabulary", &rank, shape));
     if (rank != 1 || shape[0] < 1 || shape[0] > 256)
-        return status_fail(STATUS_CHECKPOINT, "%s: /vocabulary: expected 1 to 256 bytes, found an array of %d axes, %lld long", path,
-                           rank, (long long)shape[0]);
+        return status_fail(STATUS_CHECKPOINT,
+                           "%s: /vocabulary: expected 1 to 256 bytes, found an array of %d axes, %lld long", path, rank,
+                           (long long)shape[0]);
     TRY(h5file_read(file, "/vocabulary", H5T_INT64, 1, shape, 0, shape[0], values));
     for (int64_t i = 0; i < shape[0]; ++i) {
         if (values[i] < 0 || values[i] > 255)
-            return status_fail(STATUS_CHECKPOINT, "%s: /vocabulary[%lld]: expected a byte, found %lld", path, (long long)i,
-                               (long long)values[i]);
+            return status_fail(STATUS_CHECKPOINT, "%s: /vocabulary[%lld]: expected a byte, found %lld", path,
+                               (long long)i, (long long)values[i]);
         bytes[i] = (uint8_t)values[i];
     }
     *V = shape[0];
@@ -176,8 +184,8 @@ static enum status resume_all(struct h5file *file, const char *path, struct step
     TRY(check_version(file, path));
     TRY(read_vocabulary(file, path, bytes, &V));
     if (V != text->vocabulary || memcmp(bytes, text->byte_of, (size_t)V) != 0)
-        return status_fail(STATUS_CHECKPOINT, "%s: /vocabulary: expected the %d bytes of %s, found %lld, or others", path,
-                           text->vocabulary, text->splits[SPLIT_TRAIN].path, (long long)V);
+        return status_fail(STATUS_CHECKPOINT, "%s: /vocabulary: expected the %d bytes of %s, found %lld, or others",
+                           path, text->vocabulary, text->splits[SPLIT_TRAIN].path, (long long)V);
     TRY(h5file_read_int(file, "step", &progress->step));
     TRY(h5file_read_int(file, "epoch", &progress->epoch));
     TRY(h5file_read_int(file, "segment", &progress->segment));
@@ -196,8 +204,9 @@ enum status checkpoint_resume(const char *path, struct step *step, const struct 
     return comm_agree(step->lm->world, status);
 }
 
-static enum status read_config(struct h5file *file, const char *path, struct config *config, const char *const *overrides,
-                               int n_overrides, uint8_t *bytes, int64_t *V, int64_t *step) {
+static enum status read_config(struct h5file *file, const char *path, struct config *config,
+                               const char *const *overrides, int n_overrides, uint8_t *bytes, int64_t *V,
+                               int64_t *step) {
     char *json = NULL;
     TRY(check_version(file, path));
     TRY(h5file_read_int(file, "step", step));
@@ -208,8 +217,9 @@ static enum status read_config(struct h5file *file, const char *path, struct con
     return status;
 }
 
-enum status checkpoint_read_config(const char *path, struct comm *world, struct config *config, const char *const *overrides,
-                                   int n_overrides, uint8_t *bytes, int64_t *V, int64_t *step) {
+enum status checkpoint_read_config(const char *path, struct comm *world, struct config *config,
+                                   const char *const *overrides, int n_overrides, uint8_t *bytes, int64_t *V,
+                                   int64_t *step) {
     struct h5file *file = NULL;
     enum status status = h5file_open(&file, path, comm_mpi_handle(world));
     if (!status) status = read_config(file, path, config, overrides, n_overrides, bytes, V, step);

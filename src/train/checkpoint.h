@@ -11,26 +11,29 @@ enum { CHECKPOINT_VERSION = 1 };
 
 /* Where a run stands, beside its parameters. */
 struct progress {
-    int64_t step;              /* updates done */
-    int64_t epoch, segment;    /* data cursor: the next segment of the streams */
-    double best_valid;         /* lowest validation loss so far, nats per token; infinity before the first */
+    int64_t step;           /* updates done */
+    int64_t epoch, segment; /* data cursor: the next segment of the streams */
+    double best_valid;      /* lowest validation loss so far, nats per token; infinity before the first */
 };
 
 /* Collective over the world: all of these. Errors agree on all ranks. */
 
 /* Written beside `path`, flushed to disk, then renamed: `path` is whole or as it was. STATUS_WRITE. */
-enum status checkpoint_write(const char *path, struct step *step, const struct text *text, const struct progress *progress);
+enum status checkpoint_write(const char *path, struct step *step, const struct text *text,
+                             const struct progress *progress);
 /* Parameters, moments, attention memory and progress, for the very model that `step` holds. STATUS_CHECKPOINT. */
 enum status checkpoint_resume(const char *path, struct step *step, const struct text *text, struct progress *progress);
 /* The configuration inside (then overrides), and the vocabulary [256] symbol -> byte, its size returned in *V; what eval and generate
  * begin with. step: NULL or the number of updates done. */
-enum status checkpoint_read_config(const char *path, struct comm *world, struct config *config, const char *const *overrides,
-                                   int n_overrides, uint8_t *bytes, int64_t *V, int64_t *step);
+enum status checkpoint_read_config(const char *path, struct comm *world, struct config *config,
+                                   const char *const *overrides, int n_overrides, uint8_t *bytes, int64_t *V,
+                                   int64_t *step);
 /* Parameters alone. Those that the file has and the model has not (router and mix, where `joint` becomes `discrete`) are left. */
 enum status checkpoint_read_parameters(const char *path, struct lm *lm);
 
 /* The same for an open file and any group of it: used by step files too. */
-enum status checkpoint_write_arrays(struct h5file *file, const char *group, const struct params *params, const real *vector);
+enum status checkpoint_write_arrays(struct h5file *file, const char *group, const struct params *params,
+                                    const real *vector);
 enum status checkpoint_read_arrays(struct h5file *file, const char *group, const struct params *params, real *vector);
 enum status checkpoint_write_memory(struct h5file *file, const char *group, const struct step *step);
 enum status checkpoint_read_memory(struct h5file *file, const char *group, struct step *step);

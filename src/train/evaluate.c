@@ -5,26 +5,34 @@
 #include "base/block.h"
 #include "base/log.h"
 
-enum status evaluate(struct evaluation *result, struct lm *lm, const struct text *text, enum split split, struct arena *arena) {
+enum status evaluate(struct evaluation *result, struct lm *lm, const struct text *text, enum split split,
+                     struct arena *arena) {
     const struct config *config = lm->config;
     struct comm *world = lm->world;
     struct streams streams;
     enum status status = streams_init(&streams, text, split, config->eval.batch, config->eval.segment, 1);
     if (status) return comm_agree(world, status);
-    int64_t first = block_first(streams.rows, world->size, world->rank), rows = block_count(streams.rows, world->size, world->rank);
-    int64_t capacity = config->model.memory == 0 ? 0
+    int64_t first = block_first(streams.rows, world->size, world->rank),
+            rows = block_count(streams.rows, world->size, world->rank);
+    int64_t capacity = config->model.memory == 0  ? 0
                        : config->eval.memory >= 0 ? config->eval.memory
                                                   : config->model.memory + config->model.segment - config->eval.segment;
     struct lm_memory memory;
     lm_memory_init(&memory, lm->layers, rows, capacity > 0 ? capacity : 0, lm->d_model);
-    int32_t *tokens = malloc((size_t)(2 * rows * streams.segment + 1) * sizeof *tokens), *targets = tokens + rows * streams.segment;
+    int32_t *tokens = malloc((size_t)(2 * rows * streams.segment + 1) * sizeof *tokens),
+            *targets = tokens + rows * streams.segment;
     if (!tokens) FATAL("out of memory");
     double sum = 0;
     int64_t scored = 0;
     for (int64_t i = 0; i < streams.segments; ++i) {
         int64_t T = streams_read(&streams, i, first, rows, tokens, targets);
-        struct pass pass = {.arena = arena, .rows = rows, .row_first = first, .positions = T, .tokens = rows * T,
-                            .tokens_micro = streams.rows * T, .tokens_global = 1};
+        struct pass pass = {.arena = arena,
+                            .rows = rows,
+                            .row_first = first,
+                            .positions = T,
+                            .tokens = rows * T,
+                            .tokens_micro = streams.rows * T,
+                            .tokens_global = 1};
         arena_reset(arena);
         sum += lm_forward(lm, &pass, NULL, memory.capacity ? &memory : NULL, 0, tokens, targets).task;
         lm_memory_advance(&memory, T);

@@ -8,9 +8,11 @@
 #include "base/log.h"
 
 /* Rank 0 holds the one row; the others hold none, and take part in every collective call. */
-static const real *logits_after(struct lm *lm, struct arena *arena, struct lm_memory *memory, const int32_t *tokens, int64_t T) {
+static const real *logits_after(struct lm *lm, struct arena *arena, struct lm_memory *memory, const int32_t *tokens,
+                                int64_t T) {
     int64_t rows = lm->world->rank == 0;
-    struct pass pass = {.arena = arena, .rows = rows, .positions = T, .tokens = rows * T, .tokens_micro = T, .tokens_global = 1};
+    struct pass pass = {
+        .arena = arena, .rows = rows, .positions = T, .tokens = rows * T, .tokens_micro = T, .tokens_global = 1};
     arena_reset(arena);
     lm_forward(lm, &pass, NULL, memory, 0, tokens, NULL);
     if (memory) lm_memory_advance(memory, T);
@@ -37,10 +39,13 @@ static int64_t encode(const struct lm *lm, const struct generation *g, int32_t *
     for (const char *c = g->prompt; *c; ++c) {
         int32_t symbol = 0;
         while (symbol < lm->V && g->byte_of[symbol] != (uint8_t)*c) ++symbol;
-        if (symbol < lm->V) tokens[count++] = symbol;
-        else ++left;
+        if (symbol < lm->V)
+            tokens[count++] = symbol;
+        else
+            ++left;
     }
-    if (left && lm->world->rank == 0) log_warning("prompt: %lld bytes are not in the model's alphabet and were left out", (long long)left);
+    if (left && lm->world->rank == 0)
+        log_warning("prompt: %lld bytes are not in the model's alphabet and were left out", (long long)left);
     if (!count) tokens[count++] = 0;
     return count;
 }

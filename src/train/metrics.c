@@ -34,7 +34,8 @@ enum status metrics_open(struct metrics *metrics, const char *folder, int rank, 
     snprintf(metrics->path, sizeof metrics->path, "%s/metrics.jsonl", folder);
     bool good = step == 0 || cut_back(metrics->path, step);
     if (good) metrics->file = fopen(metrics->path, step ? "a" : "w");
-    return metrics->file ? STATUS_OK : status_fail(STATUS_WRITE, "%s: cannot write: %s", metrics->path, strerror(errno));
+    return metrics->file ? STATUS_OK
+                         : status_fail(STATUS_WRITE, "%s: cannot write: %s", metrics->path, strerror(errno));
 }
 
 void metrics_close(struct metrics *metrics) {
@@ -49,13 +50,15 @@ static void add_training(cJSON *line, const struct metrics_line *from) {
     cJSON_AddNumberToObject(line, "balance_loss", step->stats.balance);
     cJSON_AddNumberToObject(line, "lr", from->lr);
     cJSON_AddNumberToObject(line, "grad_norm", from->grad_norm);
-    cJSON *load = cJSON_AddArrayToObject(line, "expert_load"), *perplexity = cJSON_AddArrayToObject(line, "code_perplexity");
+    cJSON *load = cJSON_AddArrayToObject(line, "expert_load"),
+          *perplexity = cJSON_AddArrayToObject(line, "code_perplexity");
     cJSON *hashes = cJSON_AddArrayToObject(line, "route_hash");
     for (int64_t i = 0; i < layers; ++i) {
         char hash[24];
         snprintf(hash, sizeof hash, "%016" PRIx64, step->stats.hashes[i]);
         cJSON_AddItemToArray(load, cJSON_CreateDoubleArray(step->stats.load + i * E, (int)E));
-        cJSON_AddItemToArray(perplexity, step->codes ? cJSON_CreateNumber(step_code_perplexity(step, i)) : cJSON_CreateNull());
+        cJSON_AddItemToArray(perplexity,
+                             step->codes ? cJSON_CreateNumber(step_code_perplexity(step, i)) : cJSON_CreateNull());
         cJSON_AddItemToArray(hashes, cJSON_CreateString(hash));
     }
 }

@@ -16,13 +16,13 @@ enum status metrics_open(struct metrics *metrics, const char *folder, int rank, 
 void metrics_close(struct metrics *metrics);
 
 struct metrics_line {
-    int64_t step;        /* updates done */
+    int64_t step; /* updates done */
     const char *split;
-    double loss;         /* nats per token, the task alone */
+    double loss;              /* nats per token, the task alone */
     const struct step *train; /* losses, load, codes and hashes of a training step; NULL for an evaluation */
     double lr, grad_norm;     /* of that step */
-    int64_t tokens;      /* trained on so far; evaluated */
-    double tokens_per_s; /* global */
+    int64_t tokens;           /* trained on so far; evaluated */
+    double tokens_per_s;      /* global */
 };
 enum status metrics_write(struct metrics *metrics, const struct metrics_line *line);
 

@@ -5,7 +5,8 @@
 static const double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
 
 double optimizer_lr(const struct config *config, int64_t s) {
-    double lr = config->optim.lr, total = (double)(config->optim.decay_steps ? config->optim.decay_steps : config->train.steps);
+    double lr = config->optim.lr,
+           total = (double)(config->optim.decay_steps ? config->optim.decay_steps : config->train.steps);
     double warmup = (double)config->optim.warmup, at = (double)s;
     if (at < warmup) return lr * (at + 1) / warmup;
     double done = total > warmup ? fmin((at - warmup) / (total - warmup), 1) : 1;
@@ -25,7 +26,7 @@ double optimizer_update(struct lm *lm, int64_t s) {
     double norm = gradient_norm(lm), clip = lm->config->optim.clip, t = (double)s + 1;
     if (!isfinite(norm)) return norm;
     double scale = clip > 0 ? fmin(1, clip / (norm + 1e-6)) : 1;
-    ops->adam(params->data, params->m, params->v, params->grad, scale, optimizer_lr(lm->config, s), beta1, beta2, epsilon,
-              1 - pow(beta1, t), 1 - pow(beta2, t), params->total);
+    ops->adam(params->data, params->m, params->v, params->grad, scale, optimizer_lr(lm->config, s), beta1, beta2,
+              epsilon, 1 - pow(beta1, t), 1 - pow(beta2, t), params->total);
     return norm;
 }

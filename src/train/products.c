@@ -14,7 +14,8 @@ static const struct ops *plain_ops;
 
 static bool same(const struct product *a, const struct product *b) {
     return a->N == b->N && a->O == b->O && a->I == b->I && a->lda == b->lda && a->ldb == b->ldb && a->ldc == b->ldc &&
-           a->transpose_a == b->transpose_a && a->transpose_b == b->transpose_b && a->parallel == b->parallel && a->adds == b->adds;
+           a->transpose_a == b->transpose_a && a->transpose_b == b->transpose_b && a->parallel == b->parallel &&
+           a->adds == b->adds;
 }
 
 static void count(const struct product *product) {
@@ -32,8 +33,8 @@ static void count(const struct product *product) {
     p->list[p->count++] = *product;
 }
 
-static void counting_gemm(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda, const real *b,
-                          int64_t ldb, double beta, real *c, int64_t ldc) {
+static void counting_gemm(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda,
+                          const real *b, int64_t ldb, double beta, real *c, int64_t ldc) {
     struct product product = {ta, tb, omp_in_parallel(), beta != 0, N, O, I, lda, ldb, ldc, 1, 0};
 #pragma omp critical
     count(&product);
@@ -76,8 +77,8 @@ static void time_one(struct product *p) {
         {
             real *own = data + omp_get_thread_num() * (a + b + c);
             for (int i = 0; i < calls; ++i)
-                ops->gemm(p->transpose_a, p->transpose_b, p->N, p->O, p->I, 1, own, p->lda, own + a, p->ldb, p->adds ? 1 : 0, own + a + b,
-                          p->ldc);
+                ops->gemm(p->transpose_a, p->transpose_b, p->N, p->O, p->I, 1, own, p->lda, own + a, p->ldb,
+                          p->adds ? 1 : 0, own + a + b, p->ldc);
         }
         double seconds = (now() - from) / calls / threads;
         if (seconds < p->seconds) p->seconds = seconds;

@@ -21,9 +21,13 @@ void step_init(struct step *step, struct lm *lm) {
     step->stats.load = step->packed + SCALARS;
     step->stats.usage = step->stats.load + L * E;
     for (int64_t j = 0; j < step->accumulate; ++j) {
-        int64_t B = config->train.batch, all = block_count(B, step->accumulate, j), ranks = lm->world->size, rank = lm->world->rank;
+        int64_t B = config->train.batch, all = block_count(B, step->accumulate, j), ranks = lm->world->size,
+                rank = lm->world->rank;
         step->micro[j] = (struct micro_batch){
-            all, block_first(B, step->accumulate, j) + block_first(all, ranks, rank), block_count(all, ranks, rank), step->rows,
+            all,
+            block_first(B, step->accumulate, j) + block_first(all, ranks, rank),
+            block_count(all, ranks, rank),
+            step->rows,
         };
         step->rows += step->micro[j].rows;
     }
@@ -45,8 +49,8 @@ static void count(struct step *step, const struct pass *pass, struct lm_loss los
     step->packed[1] += loss.vq;
     step->packed[2] += loss.balance;
     for (int64_t i = 0; i < lm->layers; ++i)
-        moe_count(&lm->blocks[i].moe, pass, step->stats.load + i * lm->config->moe.experts, step->stats.usage + i * step->codes,
-                  &step->stats.hashes[i]);
+        moe_count(&lm->blocks[i].moe, pass, step->stats.load + i * lm->config->moe.experts,
+                  step->stats.usage + i * step->codes, &step->stats.hashes[i]);
     if (isfinite(loss.task + loss.vq + loss.balance)) return;
     int64_t where = lm_first_not_finite(lm, pass);
     if (where < step->stats.not_finite) step->stats.not_finite = where;
@@ -55,7 +59,8 @@ static void count(struct step *step, const struct pass *pass, struct lm_loss los
 static void reduce_stats(struct step *step) {
     struct lm *lm = step->lm;
     struct step_stats *stats = &step->stats;
-    comm_allreduce(lm->world, step->packed, SCALARS + lm->layers * (lm->config->moe.experts + step->codes), COMM_DOUBLE, COMM_SUM);
+    comm_allreduce(lm->world, step->packed, SCALARS + lm->layers * (lm->config->moe.experts + step->codes), COMM_DOUBLE,
+                   COMM_SUM);
     comm_allreduce(lm->world, stats->hashes, lm->layers, COMM_INT64, COMM_SUM);
     comm_allreduce(lm->world, &stats->not_finite, 1, COMM_INT64, COMM_MIN);
     stats->task = step->packed[0];
@@ -64,27 +69,37 @@ static void reduce_stats(struct step *step) {
     stats->loss = stats->task + lm->config->quantizer.alpha * stats->vq + lm->config->router.balance * stats->balance;
 }
 
-void step_gradients(struct step *step, int64_t number, struct routes *routes, const int32_t *tokens, const int32_t *targets) {
+void step_gradients(struct step *step, int64_t number, struct routes *routes, const int32_t *tokens,
+                    const int32_t *targets) {
     struct lm *lm = step->lm;
     const struct config *config = lm->config;
     int64_t T = config->model.segment;
     ops->fill(lm->params.grad, 0, lm->params.total);
-    memset(step->packed, 0, (size_t)(SCALARS + lm->layers * (config->moe.experts + step->codes)) * sizeof *step->packed);
+    memset(step->packed, 0,
+           (size_t)(SCALARS + lm->layers * (config->moe.experts + step->codes)) * sizeof *step->packed);
     memset(step->stats.hashes, 0, (size_t)lm->layers * sizeof *step->stats.hashes);
     step->stats.not_finite = lm->layers + 1;
     for (int64_t j = 0; j < step->accumulate; ++j) {
         const struct micro_batch *micro = &step->micro[j];
         int64_t at = micro->local * T;
         struct pass pass = {
-            .arena = &step->arena, .train = true, .seed = (uint64_t)config->run.seed, .step = number, .rows = micro->rows,
-            .row_first = micro->first, .positions = T, .tokens = micro->rows * T, .tokens_micro = micro->rows_global * T,
-            .tokens_global = config->train.batch * T, .dropout = config->model.dropout,
+            .arena = &step->arena,
+            .train = true,
+            .seed = (uint64_t)config->run.seed,
+            .step = number,
+            .rows = micro->rows,
+            .row_first = micro->first,
+            .positions = T,
+            .tokens = micro->rows * T,
+            .tokens_micro = micro->rows_global * T,
+            .tokens_global = config->train.batch * T,
+            .dropout = config->model.dropout,
             .attention_dropout = config->model.attention_dropout,
         };
         if (routes) routes->at = at;
         arena_reset(&step->arena);
-        struct lm_loss loss = lm_forward(lm, &pass, routes, config->model.memory ? &step->memory : NULL, micro->local, tokens + at,
-                                         targets + at);
+        struct lm_loss loss = lm_forward(lm, &pass, routes, config->model.memory ? &step->memory : NULL, micro->local,
+                                         tokens + at, targets + at);
         if (step->keep_logits) ops->copy(step->keep_logits + at * lm->V, lm->logits, pass.tokens * lm->V);
         count(step, &pass, loss);
         lm_backward(lm, &pass);

@@ -7,19 +7,20 @@
 /* The global batch of B rows is cut into `accumulate` contiguous micro-batches, each of these over the ranks. So a micro-batch is the
  * same rows on any number of ranks, and all ranks work on each. This rank's rows, micro-batch by micro-batch, are its local rows. */
 struct micro_batch {
-    int64_t rows_global;      /* over all ranks */
-    int64_t first, rows;      /* this rank's: number of the first in the global batch, count */
-    int64_t local;            /* local row of the first */
+    int64_t rows_global; /* over all ranks */
+    int64_t first, rows; /* this rank's: number of the first in the global batch, count */
+    int64_t local;       /* local row of the first */
 };
 
 /* Sums over ranks, layers in order. */
 struct step_stats {
-    double task, vq, balance;  /* nats per token; vq and balance summed over layers, before alpha and lambda */
-    double loss;               /* task + alpha vq + lambda balance */
-    double *load;              /* [layers, E] rows per expert, both paths */
-    double *usage;             /* [layers, M] tokens per code */
-    uint64_t *hashes;          /* [layers] of all choices */
-    int64_t not_finite;        /* -1 .. layers: where the first value that is not finite was seen (lm_first_not_finite); else layers + 1 */
+    double task, vq, balance; /* nats per token; vq and balance summed over layers, before alpha and lambda */
+    double loss;              /* task + alpha vq + lambda balance */
+    double *load;             /* [layers, E] rows per expert, both paths */
+    double *usage;            /* [layers, M] tokens per code */
+    uint64_t *hashes;         /* [layers] of all choices */
+    int64_t
+        not_finite; /* -1 .. layers: where the first value that is not finite was seen (lm_first_not_finite); else layers + 1 */
 };
 
 struct step {
@@ -39,7 +40,8 @@ void step_free(struct step *step);
 
 /* Gradients of update `number` on tokens, targets [rows, L] (local rows); stats hold the losses. Memory moves on. Gradients are zeroed
  * first and reduced last. Collective over the world. */
-void step_gradients(struct step *step, int64_t number, struct routes *routes, const int32_t *tokens, const int32_t *targets);
+void step_gradients(struct step *step, int64_t number, struct routes *routes, const int32_t *tokens,
+                    const int32_t *targets);
 
 /* Max over mean of the rows per expert, of the worst layer; the mean over layers of exp(entropy) of the code usage. */
 double step_load_ratio(const struct step *step);

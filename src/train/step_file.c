@@ -22,7 +22,8 @@ void routes_allocate(struct routes *routes, const struct step *step) {
         if (!K) continue;
         routes->choices[path] = calloc((size_t)step->lm->layers, sizeof *routes->choices[path]);
         for (int64_t i = 0; routes->choices[path] && i < step->lm->layers; ++i)
-            if (!(routes->choices[path][i] = malloc((size_t)(tokens * K + 1) * sizeof(int32_t)))) FATAL("out of memory");
+            if (!(routes->choices[path][i] = malloc((size_t)(tokens * K + 1) * sizeof(int32_t))))
+                FATAL("out of memory");
         if (!routes->choices[path]) FATAL("out of memory");
     }
 }
@@ -36,8 +37,8 @@ void routes_free(struct routes *routes, const struct step *step) {
 }
 
 /* Symbols or choices [local rows, width] from or to a global array [B, width] (rank 2) or [B T, K] (rank 1: rows are tokens). */
-static enum status transfer(struct h5file *file, const char *name, const struct step *step, int64_t rows_per_row, int64_t width,
-                            int32_t *values, bool back) {
+static enum status transfer(struct h5file *file, const char *name, const struct step *step, int64_t rows_per_row,
+                            int64_t width, int32_t *values, bool back) {
     int64_t shape[] = {step->lm->config->train.batch * rows_per_row, width}, most = step->rows * rows_per_row * width;
     int64_t *wide = malloc((size_t)(most + 1) * sizeof *wide);
     if (!wide) FATAL("out of memory");
@@ -56,15 +57,15 @@ static enum status transfer(struct h5file *file, const char *name, const struct 
     return status;
 }
 
-static enum status transfer_routes(struct h5file *file, const char *group, const struct routes *routes, const struct step *step,
-                                   bool back) {
+static enum status transfer_routes(struct h5file *file, const char *group, const struct routes *routes,
+                                   const struct step *step, bool back) {
     enum status status = STATUS_OK;
     for (int path = 0; path < ROUTE_PATHS; ++path)
         for (int64_t i = 0; routes->choices[path] && i < step->lm->layers && !status; ++i) {
             char name[H5_MAX_NAME];
             snprintf(name, sizeof name, "%s/%lld/%s", group, (long long)i, path_names[path]);
-            status = transfer(file, name, step, step->lm->config->model.segment, choices_per_token(step, (enum route_path)path),
-                              routes->choices[path][i], back);
+            status = transfer(file, name, step, step->lm->config->model.segment,
+                              choices_per_token(step, (enum route_path)path), routes->choices[path][i], back);
         }
     return status;
 }
@@ -98,8 +99,8 @@ static enum status write_logits(struct h5file *file, const struct step *step) {
     enum status status = STATUS_OK;
     for (int64_t j = 0; j < step->accumulate && !status; ++j) {
         const struct micro_batch *micro = &step->micro[j];
-        status = h5file_write(file, "/logits", sizeof(real) == sizeof(double) ? H5T_FLOAT64 : H5T_FLOAT32, 3, shape, micro->first,
-                              micro->rows, step->keep_logits + micro->local * L * step->lm->V);
+        status = h5file_write(file, "/logits", sizeof(real) == sizeof(double) ? H5T_FLOAT64 : H5T_FLOAT32, 3, shape,
+                              micro->first, micro->rows, step->keep_logits + micro->local * L * step->lm->V);
     }
     return status;
 }
@@ -117,7 +118,8 @@ static enum status write_after(struct h5file *file, const struct step *step, con
     return status;
 }
 
-enum status step_file_write(const char *path, struct step *step, int64_t number, const int32_t *tokens, const int32_t *targets) {
+enum status step_file_write(const char *path, struct step *step, int64_t number, const int32_t *tokens,
+                            const int32_t *targets) {
     struct h5file *file = NULL;
     struct routes routes = {0};
     enum status status = h5file_create(&file, path, comm_mpi_handle(step->lm->world));

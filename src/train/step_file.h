@@ -14,6 +14,7 @@ enum status routes_read(struct h5file *file, const char *group, struct routes *r
 
 /* Runs the gradients of update `number` on tokens, targets [local rows, L] and writes everything. Memory moves on, parameters do not.
  * Collective over the world; errors agree. */
-enum status step_file_write(const char *path, struct step *step, int64_t number, const int32_t *tokens, const int32_t *targets);
+enum status step_file_write(const char *path, struct step *step, int64_t number, const int32_t *tokens,
+                            const int32_t *targets);
 
 #endif

@@ -21,7 +21,8 @@ static double now(void) {
 enum status trainer_init(struct trainer *t, const struct config *config, struct comm *world, const char *resume) {
     *t = (struct trainer){.config = config, .world = world, .progress = {.best_valid = INFINITY}};
     enum status status = text_open(&t->text, config);
-    if (!status) status = streams_init(&t->streams, &t->text, SPLIT_TRAIN, config->train.batch, config->model.segment, 0);
+    if (!status)
+        status = streams_init(&t->streams, &t->text, SPLIT_TRAIN, config->train.batch, config->model.segment, 0);
     if ((status = comm_agree(world, status))) return status;
     status = lm_init(&t->lm, config, t->text.vocabulary, world, true);
     if ((status = comm_agree(world, status))) return status;
@@ -73,7 +74,8 @@ static enum status make_folder(const char *path) {
         if (*c && *c != '/') continue;
         char kept = *c;
         *c = '\0';
-        if (mkdir(part, 0777) && errno != EEXIST) return status_fail(STATUS_WRITE, "run.dir: cannot create %s: %s", part, strerror(errno));
+        if (mkdir(part, 0777) && errno != EEXIST)
+            return status_fail(STATUS_WRITE, "run.dir: cannot create %s: %s", part, strerror(errno));
         *c = kept;
         if (!kept) return STATUS_OK;
     }
@@ -84,8 +86,11 @@ static enum status open_folder(struct trainer *t) {
     char path[1024];
     snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
     if (!t->progress.step && access(path, F_OK) == 0)
-        return status_fail(STATUS_CONFIG, "run.dir: expected a folder without a run, found %s: remove it, set another run.dir, or go on "
-                           "with --resume %s/checkpoints/last.h5", path, dir);
+        return status_fail(
+            STATUS_CONFIG,
+            "run.dir: expected a folder without a run, found %s: remove it, set another run.dir, or go on "
+            "with --resume %s/checkpoints/last.h5",
+            path, dir);
     snprintf(path, sizeof path, "%s/checkpoints", dir);
     enum status status = make_folder(path);
     if (status) return status;
@@ -123,11 +128,12 @@ static enum status validate(struct run *run) {
     enum status status = evaluate(&result, &t->lm, &t->text, SPLIT_VALID, &t->step.arena);
     if (status) return status;
     double rate = (double)result.tokens / (now() - from);
-    struct metrics_line line = {.step = t->progress.step, .split = "valid", .loss = result.loss, .tokens = result.tokens, .tokens_per_s = rate};
+    struct metrics_line line = {
+        .step = t->progress.step, .split = "valid", .loss = result.loss, .tokens = result.tokens, .tokens_per_s = rate};
     run->last_valid = result.loss;
     bool best = result.loss < t->progress.best_valid;
-    log_info("step %lld: valid loss %.4f nats, %.4f bpc%s", (long long)t->progress.step, result.loss, result.loss / M_LN2,
-             best ? ", the best so far" : "");
+    log_info("step %lld: valid loss %.4f nats, %.4f bpc%s", (long long)t->progress.step, result.loss,
+             result.loss / M_LN2, best ? ", the best so far" : "");
     if ((status = comm_agree(t->world, metrics_write(&run->metrics, &line)))) return status;
     if (!best) return STATUS_OK;
     t->progress.best_valid = result.loss;
@@ -143,10 +149,12 @@ static double mean_perplexity(const struct step *step) {
 static void format_line(char *out, size_t size, const struct run *run, double rate) {
     const struct trainer *t = run->t;
     long left = (long)((double)(t->config->train.steps - t->progress.step) * run->seconds_all / (double)run->steps_all);
-    int n = snprintf(out, size, "step %lld of %lld: loss %.4f nats, %.3f bpc, %.0f tokens/s, load max/mean %.2f", (long long)t->progress.step,
-                     (long long)t->config->train.steps, t->step.stats.task, t->step.stats.task / M_LN2, rate, step_load_ratio(&t->step));
+    int n = snprintf(out, size, "step %lld of %lld: loss %.4f nats, %.3f bpc, %.0f tokens/s, load max/mean %.2f",
+                     (long long)t->progress.step, (long long)t->config->train.steps, t->step.stats.task,
+                     t->step.stats.task / M_LN2, rate, step_load_ratio(&t->step));
     if (t->step.codes)
-        n += snprintf(out + n, size - (size_t)n, ", code perplexity %.1f of %lld", mean_perplexity(&t->step), (long long)t->step.codes);
+        n += snprintf(out + n, size - (size_t)n, ", code perplexity %.1f of %lld", mean_perplexity(&t->step),
+                      (long long)t->step.codes);
     snprintf(out + n, size - (size_t)n, ", left %ld:%02ld:%02ld", left / 3600, left / 60 % 60, left % 60);
 }
 
@@ -165,8 +173,14 @@ static enum status report(struct run *run, double lr, double grad_norm) {
     run->step_seconds = 0;
     run->step_tokens = 0;
     struct metrics_line line = {
-        .step = t->progress.step, .split = "train", .loss = t->step.stats.task, .train = &t->step, .lr = lr, .grad_norm = grad_norm,
-        .tokens = t->progress.step * per_step, .tokens_per_s = rate,
+        .step = t->progress.step,
+        .split = "train",
+        .loss = t->step.stats.task,
+        .train = &t->step,
+        .lr = lr,
+        .grad_norm = grad_norm,
+        .tokens = t->progress.step * per_step,
+        .tokens_per_s = rate,
     };
     return comm_agree(t->world, metrics_write(&run->metrics, &line));
 }
@@ -174,12 +188,18 @@ static enum status report(struct run *run, double lr, double grad_norm) {
 static enum status not_finite(const struct trainer *t, double grad_norm) {
     const struct step_stats *stats = &t->step.stats;
     char where[64];
-    if (stats->not_finite > t->lm.layers) snprintf(where, sizeof where, "in the gradients (norm %g)", grad_norm);
-    else if (stats->not_finite == t->lm.layers) snprintf(where, sizeof where, "in the logits");
-    else if (stats->not_finite < 0) snprintf(where, sizeof where, "in the embeddings");
-    else snprintf(where, sizeof where, "in layer %lld", (long long)stats->not_finite);
-    return status_fail(STATUS_NOT_FINITE, "step %lld: expected a finite loss, found %g nats: the first value that is not finite is %s; "
-                       "checkpoints in %s are as before", (long long)t->progress.step + 1, stats->loss, where, t->config->run.dir);
+    if (stats->not_finite > t->lm.layers)
+        snprintf(where, sizeof where, "in the gradients (norm %g)", grad_norm);
+    else if (stats->not_finite == t->lm.layers)
+        snprintf(where, sizeof where, "in the logits");
+    else if (stats->not_finite < 0)
+        snprintf(where, sizeof where, "in the embeddings");
+    else
+        snprintf(where, sizeof where, "in layer %lld", (long long)stats->not_finite);
+    return status_fail(STATUS_NOT_FINITE,
+                       "step %lld: expected a finite loss, found %g nats: the first value that is not finite is %s; "
+                       "checkpoints in %s are as before",
+                       (long long)t->progress.step + 1, stats->loss, where, t->config->run.dir);
 }
 
 static enum status train_step(struct run *run, struct observer *observer) {
@@ -210,7 +230,8 @@ static enum status run_steps(struct run *run, struct observer *observer) {
         int64_t step = t->progress.step;
         bool end = step == config->train.steps;
         if (!status && (end || (config->eval.every && step % config->eval.every == 0))) status = validate(run);
-        if (!status && (end || (config->checkpoint.every_steps && step % config->checkpoint.every_steps == 0))) status = save(run, "last");
+        if (!status && (end || (config->checkpoint.every_steps && step % config->checkpoint.every_steps == 0)))
+            status = save(run, "last");
     }
     return status;
 }
@@ -218,26 +239,31 @@ static enum status run_steps(struct run *run, struct observer *observer) {
 static void summary(const struct run *run) {
     const struct trainer *t = run->t;
     int64_t tokens = run->steps_all * t->config->train.batch * t->config->model.segment;
-    log_info("done: %lld steps, %lld tokens in %.1f s (%.0f tokens/s), train loss %.4f nats (%.4f bpc)", (long long)run->steps_all,
-             (long long)tokens, run->seconds_all, (double)tokens / run->seconds_all, t->step.stats.task, t->step.stats.task / M_LN2);
+    log_info("done: %lld steps, %lld tokens in %.1f s (%.0f tokens/s), train loss %.4f nats (%.4f bpc)",
+             (long long)run->steps_all, (long long)tokens, run->seconds_all, (double)tokens / run->seconds_all,
+             t->step.stats.task, t->step.stats.task / M_LN2);
     if (isfinite(t->progress.best_valid))
-        log_info("best valid loss %.4f nats (%.4f bpc): %s/checkpoints/best.h5", t->progress.best_valid, t->progress.best_valid / M_LN2,
-                 t->config->run.dir);
+        log_info("best valid loss %.4f nats (%.4f bpc): %s/checkpoints/best.h5", t->progress.best_valid,
+                 t->progress.best_valid / M_LN2, t->config->run.dir);
 }
 
 enum status trainer_run(struct trainer *t, struct observer *observer) {
     struct run run = {.t = t};
     const struct config *config = t->config;
     if (t->progress.step >= config->train.steps) {
-        log_info("nothing to do: %lld of %lld steps are done", (long long)t->progress.step, (long long)config->train.steps);
+        log_info("nothing to do: %lld of %lld steps are done", (long long)t->progress.step,
+                 (long long)config->train.steps);
         return STATUS_OK;
     }
     enum status status = comm_agree(t->world, t->world->rank ? STATUS_OK : open_folder(t));
-    if (!status) status = comm_agree(t->world, metrics_open(&run.metrics, config->run.dir, t->world->rank, t->progress.step));
+    if (!status)
+        status = comm_agree(t->world, metrics_open(&run.metrics, config->run.dir, t->world->rank, t->progress.step));
     if (!status) {
-        log_info("%lld parameters in %d tensors, %lld here of %d ranks; %d symbols, %lld segments of %lld x %lld tokens an epoch",
-                 (long long)params_global_size(&t->lm.params), t->lm.params.count, (long long)t->lm.params.total, t->world->size,
-                 t->text.vocabulary, (long long)t->streams.segments, (long long)config->train.batch, (long long)config->model.segment);
+        log_info(
+            "%lld parameters in %d tensors, %lld here of %d ranks; %d symbols, %lld segments of %lld x %lld tokens an epoch",
+            (long long)params_global_size(&t->lm.params), t->lm.params.count, (long long)t->lm.params.total,
+            t->world->size, t->text.vocabulary, (long long)t->streams.segments, (long long)config->train.batch,
+            (long long)config->model.segment);
         status = run_steps(&run, observer);
     }
     metrics_close(&run.metrics);
