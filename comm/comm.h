@@ -1,5 +1,5 @@
-/* A group of ranks, and the few ways in which they exchange data. One table of functions per transport; the model holds a
- * `struct comm *` and never notices which. Failures end the job (log.h, FATAL): no rank can go on alone.
+/* A group of ranks, and the few ways in which they exchange data. One table of functions per transport; the model holds
+ * a `struct comm *` and never notices which. Failures end the job (log.h, FATAL): no rank can go on alone.
  *
  * Every function is collective over its group: all ranks call it, in the same order, also with nothing to send. */
 #ifndef VQMOE_COMM_H
@@ -15,9 +15,9 @@ enum comm_reduction { COMM_SUM, COMM_MIN, COMM_MAX };
 
 struct comm;
 
-/* Which rows go to or come from each peer: blocks of contiguous rows, the same number of blocks for every peer in one direction.
- * Block i of peer p: rows [offset, offset + count) of the local buffer, at index p * blocks + i. Block i of a sender meets block i of
- * the receiver, in the same order with the same count. Empty blocks are fine. */
+/* Which rows go to or come from each peer: blocks of contiguous rows, the same number of blocks for every peer in one
+ * direction. Block i of peer p: rows [offset, offset + count) of the local buffer, at index p * blocks + i. Block i of
+ * a sender meets block i of the receiver, in the same order with the same count. Empty blocks are fine. */
 struct comm_blocks {
     int *per_peer;   /* [size] number of blocks of each peer */
     int64_t *offset; /* rows; blocks of peer 0, then of peer 1, ... */
@@ -67,8 +67,8 @@ struct comm *comm_split_node(struct comm *comm);
 const void *comm_mpi_handle(struct comm *comm);
 void comm_free(struct comm *comm); /* NULL is fine */
 
-/* What all ranks agree on after a step that each may fail: the status of the first failed rank, or STATUS_OK. That rank alone keeps
- * its message. */
+/* What all ranks agree on after a step that each may fail: the status of the first failed rank, or STATUS_OK. That rank
+ * alone keeps its message. */
 enum status comm_agree(struct comm *comm, enum status status);
 
 /* "Open MPI v4.1.4" */

@@ -1,5 +1,5 @@
-/* Open MPI, host memory. Rows travel with one indexed datatype per peer, so that they leave from and land in their places without
- * being packed by us, and so that counts stay below 2^31 (rows, not bytes). */
+/* Open MPI, host memory. Rows travel with one indexed datatype per peer, so that they leave from and land in their
+ * places without being packed by us, and so that counts stay below 2^31 (rows, not bytes). */
 #include <mpi.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,8 +1,10 @@
-/* Every operation of the model, forward and backward, as one table of functions per device. This header is their documentation.
+/* Every operation of the model, forward and backward, as one table of functions per device. This header is their
+ * documentation.
  *
- * Letters: B batch rows, T positions, S keys, H heads, D width, E experts, K chosen per token, M codes, N rows, V vocabulary.
- * Order of arguments: outputs, inputs, sizes. Matrices are row-major and dense. Gradients of parameters ADD to what is there, gradients
- * of activations overwrite, unless it says so. N may be 0. The same inputs give the same bits on the same number of threads. */
+ * Letters: B batch rows, T positions, S keys, H heads, D width, E experts, K chosen per token, M codes, N rows, V
+ * vocabulary. Order of arguments: outputs, inputs, sizes. Matrices are row-major and dense. Gradients of parameters ADD
+ * to what is there, gradients of activations overwrite, unless it says so. N may be 0. The same inputs give the same
+ * bits on the same number of threads. */
 #ifndef VQMOE_OPS_H
 #define VQMOE_OPS_H
 
@@ -13,7 +15,8 @@
 #include "base/real.h"
 #include "base/rng.h"
 
-/* Inverted dropout: element (row, column) is kept where its random word is at least p 2^32, and then multiplied by 1 / (1 - p). */
+/* Inverted dropout: element (row, column) is kept where its random word is at least p 2^32, and then multiplied by 1 /
+ * (1 - p). */
 struct dropout {
     double p; /* 0: none */
     struct rng_place place;
@@ -59,10 +62,12 @@ struct ops {
     void (*layer_norm_backward)(real *din, real *dweight, real *dbias, const real *dout, const real *in,
                                 const real *stats, const real *weight, struct arena *scratch, int64_t N, int64_t D);
 
-    /* out = residual + dropout(in); residual NULL: none. Rows are row_first + n. out may be in or residual. Its own backward. */
+    /* out = residual + dropout(in); residual NULL: none. Rows are row_first + n. out may be in or residual. Its own
+     * backward. */
     void (*dropout)(real *out, const real *residual, const real *in, struct dropout dropout, int64_t row_first,
                     int64_t N, int64_t D);
-    /* In place: hidden [N, D] = dropout(max(hidden + bias, 0)); the dropout row of row n is rows[n] (NULL without dropout). */
+    /* In place: hidden [N, D] = dropout(max(hidden + bias, 0)); the dropout row of row n is rows[n] (NULL without
+     * dropout). */
     void (*relu_forward)(real *hidden, const real *bias, const int64_t *rows, struct dropout dropout, int64_t N,
                          int64_t D);
     /* In place: dhidden, from the result of the forward (positive where it let the value pass). dbias [D] adds. */
@@ -70,8 +75,9 @@ struct ops {
                           int64_t N, int64_t D);
 
     /* out [B, T, H, D] = softmax(((q + bias_w) k^T + shift((q + bias_r) r^T)) / sqrt(D), causal) v (arXiv 1901.02860).
-     * q [B, T, H, D], k and v [B, S, H, D], r [S, H, D], bias_w and bias_r [H, D]; absolute attention: the last three NULL.
-     * lse [B, H, T]: log of the sum of exponentials, for the backward, which recomputes the scores block by block. */
+     * q [B, T, H, D], k and v [B, S, H, D], r [S, H, D], bias_w and bias_r [H, D]; absolute attention: the last three
+     * NULL. lse [B, H, T]: log of the sum of exponentials, for the backward, which recomputes the scores block by
+     * block. */
     void (*attention_forward)(real *out, real *lse, const real *q, const real *k, const real *v, const real *r,
                               const real *bias_w, const real *bias_r, struct arena *scratch,
                               const struct attention_shape *shape);
@@ -135,7 +141,8 @@ struct ops {
     void (*mix_backward)(real *da, real *db, real *dlogits, const real *dout, const real *gates, const real *a,
                          const real *b, int64_t N, int64_t D);
 
-    /* Adam: m, v and the parameter from scale times the gradient; correction1 = 1 - beta1^t and so on (arXiv 1412.6980) */
+    /* Adam: m, v and the parameter from scale times the gradient; correction1 = 1 - beta1^t and so on (arXiv 1412.6980)
+     */
     void (*adam)(real *parameter, real *m, real *v, const real *gradient, double scale, double lr, double beta1,
                  double beta2, double epsilon, double correction1, double correction2, int64_t n);
 };

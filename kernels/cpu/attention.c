@@ -1,9 +1,10 @@
-/* Attention over blocks of queries: the scores of one block live in cache, those beyond the causal edge are never computed, and the
- * backward computes them again. Compiled with the finite-math flags for vector exp.
+/* Attention over blocks of queries: the scores of one block live in cache, those beyond the causal edge are never
+ * computed, and the backward computes them again. Compiled with the finite-math flags for vector exp.
  *
- * Of query t (row M + t of the keys, M = S - T) and key s the distance is M + t - s. Queries t0 .. t0 + Q - 1 see N = M + t0 + Q keys
- * and as many distances. r runs from far to near, so that its last N rows against the block's queries give P [Q, N] with
- * distance N - 1 - j in column j; the score of key s takes column s + Q - 1 - i: the relative shift is a shift of rows. */
+ * Of query t (row M + t of the keys, M = S - T) and key s the distance is M + t - s. Queries t0 .. t0 + Q - 1 see N = M
+ * + t0 + Q keys and as many distances. r runs from far to near, so that its last N rows against the block's queries
+ * give P [Q, N] with distance N - 1 - j in column j; the score of key s takes column s + Q - 1 - i: the relative shift
+ * is a shift of rows. */
 #include <math.h>
 #include <string.h>
 
@@ -17,7 +18,8 @@
 
 enum { BLOCK = 64 }; /* queries of a block */
 
-/* Heads are the tasks; where there are fewer heads than threads, rows are cut in chunks too, each with its own sum of dr. */
+/* Heads are the tasks; where there are fewer heads than threads, rows are cut in chunks too, each with its own sum of
+ * dr. */
 static int64_t row_chunks(const struct attention_shape *s) {
     int64_t chunks = (omp_get_max_threads() + s->H - 1) / s->H;
     return chunks < s->B ? chunks : s->B > 0 ? s->B : 1;

@@ -9,7 +9,8 @@
 /* Below this many elements a parallel region costs more than it saves. */
 enum { PARALLEL_MIN = 16384 };
 
-/* Sums over rows into one vector per thread, then over threads in order: the same bits on the same number of threads. */
+/* Sums over rows into one vector per thread, then over threads in order: the same bits on the same number of threads.
+ */
 real *partial_take(struct arena *scratch, int64_t n); /* [threads, n], zeroed */
 void partial_add(real *out, const real *partial, int64_t n);
 

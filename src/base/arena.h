@@ -1,4 +1,5 @@
-/* Memory of one step: taken piece by piece, given back all at once. A step whose shapes were seen before allocates nothing. */
+/* Memory of one step: taken piece by piece, given back all at once. A step whose shapes were seen before allocates
+ * nothing. */
 #ifndef VQMOE_ARENA_H
 #define VQMOE_ARENA_H
 
@@ -23,7 +24,8 @@ struct arena_mark {
 struct arena_mark arena_mark(const struct arena *arena);
 void arena_release(struct arena *arena, struct arena_mark mark);
 
-/* Between steps: forgets all pieces; where the last step needed several blocks, one of their joint size replaces them. */
+/* Between steps: forgets all pieces; where the last step needed several blocks, one of their joint size replaces them.
+ */
 void arena_reset(struct arena *arena);
 void arena_free(struct arena *arena);
 

@@ -1,4 +1,5 @@
-/* Contiguous blocks: `total` things over `parts`, the first `total mod parts` parts have one more. Experts and batch rows alike. */
+/* Contiguous blocks: `total` things over `parts`, the first `total mod parts` parts have one more. Experts and batch
+ * rows alike. */
 #ifndef VQMOE_BLOCK_H
 #define VQMOE_BLOCK_H
 

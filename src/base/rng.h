@@ -1,5 +1,5 @@
-/* Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011). A draw is a function of its place, so that it is the
- * same on any number of ranks; docs/step-file.md has the table of places. */
+/* Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011). A draw is a function of its place, so that it
+ * is the same on any number of ranks; docs/step-file.md has the table of places. */
 #ifndef VQMOE_RNG_H
 #define VQMOE_RNG_H
 

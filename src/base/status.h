@@ -1,4 +1,5 @@
-/* Errors of configuration, data and checkpoints: the first function that knows the error says it, the others pass it on. */
+/* Errors of configuration, data and checkpoints: the first function that knows the error says it, the others pass it
+ * on. */
 #ifndef VQMOE_STATUS_H
 #define VQMOE_STATUS_H
 
@@ -14,8 +15,8 @@ enum status {
     STATUS_PEER = 7,       /* a rank was lost or a time-out passed */
 };
 
-/* Records one line that names the file, the key, what was expected and what was found; returns status. A message already
- * recorded is kept: the first one knows best. */
+/* Records one line that names the file, the key, what was expected and what was found; returns status. A message
+ * already recorded is kept: the first one knows best. */
 enum status status_fail(enum status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* The recorded line, or "" . Owned by this module, valid until status_clear. */

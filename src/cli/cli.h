@@ -41,12 +41,13 @@ struct command {
 
 extern const struct command cli_commands[]; /* ends with a NULL name */
 
-/* Finds the command in argv and parses what follows. Prints and exits by itself for --help, --version and unusable arguments (2). Before
- * MPI starts: of the ranks of a job only the first prints. */
+/* Finds the command in argv and parses what follows. Prints and exits by itself for --help, --version and unusable
+ * arguments (2). Before MPI starts: of the ranks of a job only the first prints. */
 const struct command *cli_parse(int argc, char **argv, struct arguments *arguments);
 void cli_arguments_free(struct arguments *arguments);
 
-/* The configuration of a command on configurations; starts the operations on as many threads as are due. Collective over the world. */
+/* The configuration of a command on configurations; starts the operations on as many threads as are due. Collective
+ * over the world. */
 enum status cli_configure(struct config *config, const struct arguments *arguments, struct comm *world);
 enum status cli_start_ops(const struct config *config, struct comm *world);
 

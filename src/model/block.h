@@ -1,4 +1,5 @@
-/* One Transformer block: attention with memory, then the MoE layer, post-norm or pre-norm (docs/method.md, section 4). */
+/* One Transformer block: attention with memory, then the MoE layer, post-norm or pre-norm (docs/method.md, section 4).
+ */
 #ifndef VQMOE_BLOCK_LAYER_H
 #define VQMOE_BLOCK_LAYER_H
 
@@ -21,8 +22,9 @@ struct block {
 
 enum status block_init(struct block *block, struct params *params, const struct config *config, int layer,
                        struct param *bias_w, struct param *bias_r, struct comm *world, struct comm *group);
-/* Returns [N, d] in the arena. x [B, T, d]; memory [B, capacity, d] of which the first `length` positions of a row are filled, oldest
- * first; sinusoids [length + T, d], NULL where absolute. Collective over the group (and the world, while training). */
+/* Returns [N, d] in the arena. x [B, T, d]; memory [B, capacity, d] of which the first `length` positions of a row are
+ * filled, oldest first; sinusoids [length + T, d], NULL where absolute. Collective over the group (and the world, while
+ * training). */
 const real *block_forward(struct block *block, const struct pass *pass, struct routes *routes, const real *x,
                           const real *memory, int64_t capacity, int64_t length, const real *sinusoids);
 /* dx [N, d] overwritten. Collective over the group. */

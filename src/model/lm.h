@@ -1,12 +1,12 @@
-/* The language model: Transformer-XL (relative attention, memory) or Transformer (absolute), tied embeddings, softmax over V symbols.
- * docs/method.md, section 4. */
+/* The language model: Transformer-XL (relative attention, memory) or Transformer (absolute), tied embeddings, softmax
+ * over V symbols. docs/method.md, section 4. */
 #ifndef VQMOE_LM_H
 #define VQMOE_LM_H
 
 #include "model/block.h"
 
-/* Inputs of every layer at the last positions, by batch row: [layers, rows, capacity, d], the first `length` positions filled, oldest
- * first. No gradient. A trainer owns one, each evaluation another. */
+/* Inputs of every layer at the last positions, by batch row: [layers, rows, capacity, d], the first `length` positions
+ * filled, oldest first. No gradient. A trainer owns one, each evaluation another. */
 struct lm_memory {
     int64_t layers, rows, capacity, d_model, length;
     real *data;
@@ -36,12 +36,14 @@ struct lm_loss {
     double task, vq, balance; /* vq and balance: sums over layers, before alpha and lambda */
 };
 
-/* config must outlive the model. Collective over world. STATUS_CONFIG: more ranks than experts, a group size that does not divide the world. */
+/* config must outlive the model. Collective over world. STATUS_CONFIG: more ranks than experts, a group size that does
+ * not divide the world. */
 enum status lm_init(struct lm *lm, const struct config *config, int64_t V, struct comm *world, bool with_moments);
 void lm_free(struct lm *lm);
 
-/* tokens, targets [N]; both must live until the backward. memory: rows memory_row .. of it are this micro-batch's; they get the new
- * values, the caller advances. targets NULL: no loss, logits alone. Collective over the group (and the world, while training). */
+/* tokens, targets [N]; both must live until the backward. memory: rows memory_row .. of it are this micro-batch's; they
+ * get the new values, the caller advances. targets NULL: no loss, logits alone. Collective over the group (and the
+ * world, while training). */
 struct lm_loss lm_forward(struct lm *lm, const struct pass *pass, struct routes *routes, struct lm_memory *memory,
                           int64_t memory_row, const int32_t *tokens, const int32_t *targets);
 /* Adds to every gradient. The logits are gone afterwards. Collective over the group. */
@@ -50,7 +52,8 @@ void lm_backward(struct lm *lm, const struct pass *pass);
 /* Sums gradients over the ranks that hold the same values. Collective over the world. */
 void lm_reduce_gradients(struct lm *lm);
 
-/* The first layer whose output has a value that is not finite: -1 for the embeddings, `layers` for the logits, layers + 1 for none. */
+/* The first layer whose output has a value that is not finite: -1 for the embeddings, `layers` for the logits, layers +
+ * 1 for none. */
 int64_t lm_first_not_finite(const struct lm *lm, const struct pass *pass);
 
 #endif

@@ -1,5 +1,5 @@
-/* The VQMoE layer (docs/method.md, section 1): y = g_0 y_c + g_1 y_d, two paths over the same experts. In mode `continuous` it is the
- * sparse mixture of every baseline, in mode `discrete` the path of fine-tuning and inference. */
+/* The VQMoE layer (docs/method.md, section 1): y = g_0 y_c + g_1 y_d, two paths over the same experts. In mode
+ * `continuous` it is the sparse mixture of every baseline, in mode `discrete` the path of fine-tuning and inference. */
 #ifndef VQMOE_MOE_H
 #define VQMOE_MOE_H
 
@@ -42,11 +42,12 @@ enum status moe_init(struct moe *moe, struct params *params, const struct config
                      struct norm block_norm, struct comm *world, struct comm *group);
 /* Collective over group (and world, while training). y [N, d] in the arena; x must live until the backward. */
 real *moe_forward(struct moe *moe, const struct pass *pass, struct routes *routes, const real *x);
-/* Collective over group. dx [N, d] overwritten; includes the gradients of the layer's own losses, alpha L_vq and lambda L_balance. */
+/* Collective over group. dx [N, d] overwritten; includes the gradients of the layer's own losses, alpha L_vq and lambda
+ * L_balance. */
 void moe_backward(struct moe *moe, const struct pass *pass, real *dx, const real *dy);
 
-/* Choices of the last forward on this rank, added up: load [E] rows per expert over both paths, usage [M] tokens per code (NULL where
- * the layer has no codes), hash of all choices. */
+/* Choices of the last forward on this rank, added up: load [E] rows per expert over both paths, usage [M] tokens per
+ * code (NULL where the layer has no codes), hash of all choices. */
 void moe_count(const struct moe *moe, const struct pass *pass, double *load, double *usage, uint64_t *hash);
 
 #endif

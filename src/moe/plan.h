@@ -1,9 +1,10 @@
-/* The plan of a MoE layer: who sends which row where. Built once per path and forward from the chosen experts, it serves dispatch and
- * return, forward and backward, for every router and both paths.
+/* The plan of a MoE layer: who sends which row where. Built once per path and forward from the chosen experts, it
+ * serves dispatch and return, forward and backward, for every router and both paths.
  *
- * A slot is one (token, choice) pair, slot = token * K + choice. At home slots are sorted by expert (stable); since a rank's experts
- * are contiguous, so are the rows for one peer. At the owner rows are expert-major, within an expert by (source rank, slot): the same
- * order on every run. With `home` and `away` rows go straight from one place to the other, nothing is permuted on arrival. */
+ * A slot is one (token, choice) pair, slot = token * K + choice. At home slots are sorted by expert (stable); since a
+ * rank's experts are contiguous, so are the rows for one peer. At the owner rows are expert-major, within an expert by
+ * (source rank, slot): the same order on every run. With `home` and `away` rows go straight from one place to the
+ * other, nothing is permuted on arrival. */
 #ifndef VQMOE_PLAN_H
 #define VQMOE_PLAN_H
 
@@ -24,7 +25,8 @@ struct plan {
 /* Collective over the group: counts travel here, once, also with no tokens. experts [tokens, K] in 0 .. E - 1. */
 void plan_build(struct plan *plan, struct arena *arena, struct comm *group, const int32_t *experts, int64_t tokens,
                 int64_t K, int64_t E);
-/* The rest is collective over the group too; results lie in the arena (or are the input itself, where the group is one rank). */
+/* The rest is collective over the group too; results lie in the arena (or are the input itself, where the group is one
+ * rank). */
 
 /* One gather, one exchange: [rows, D] from in [tokens, D], each token's row to each of its experts. */
 const real *plan_dispatch(const struct plan *plan, struct arena *arena, const real *in, int64_t D);

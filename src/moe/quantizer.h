@@ -1,5 +1,5 @@
-/* Quantizers of the discrete path: a token finds its code, the code points at its expert, e = k mod E. A quantizer is one table of
- * functions in a file of its own and one line in the list of quantizer.c. docs/method.md, section 2. */
+/* Quantizers of the discrete path: a token finds its code, the code points at its expert, e = k mod E. A quantizer is
+ * one table of functions in a file of its own and one line in the list of quantizer.c. docs/method.md, section 2. */
 #ifndef VQMOE_QUANTIZER_H
 #define VQMOE_QUANTIZER_H
 

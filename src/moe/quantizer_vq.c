@@ -1,4 +1,5 @@
-/* The plain codebook (arXiv 1711.00937): nearest code by squared distance, gradient of L_vq, straight-through `full` or `blend`. */
+/* The plain codebook (arXiv 1711.00937): nearest code by squared distance, gradient of L_vq, straight-through `full` or
+ * `blend`. */
 #include "moe/quantizer.h"
 
 static void init(struct quantizer *q, struct params *params, const struct config *config) {

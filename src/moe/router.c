@@ -29,8 +29,8 @@ enum status router_init(struct router *router, struct params *params, const stru
     return STATUS_OK;
 }
 
-/* L_balance = E sum_e f_e P_e, f_e the fraction of routed slots, P_e the mean of softmax(s / tau)_e: over the micro-batch of all ranks,
- * or (scope rank) over this rank's part, weighted by its share of the tokens. */
+/* L_balance = E sum_e f_e P_e, f_e the fraction of routed slots, P_e the mean of softmax(s / tau)_e: over the
+ * micro-batch of all ranks, or (scope rank) over this rank's part, weighted by its share of the tokens. */
 static void balance_forward(struct router *router, const struct pass *pass, int64_t N) {
     int64_t E = router->E, tokens = N;
     double *sums = ARENA_ARRAY(pass->arena, double, 2 * E), *counts = sums + E;
@@ -67,7 +67,8 @@ void router_backward(struct router *router, const struct pass *pass, real *dx, c
     real *dscores = ARENA_ARRAY(pass->arena, real, N * router->E);
     ops->route_weights_backward(dscores, dweights, router->weights, router->scores, router->experts, router->over_all,
                                 N, router->E, router->K);
-    /* The micro-batch's loss counts by its share of tokens: P_e's 1 / tokens_micro times tokens_micro / tokens_global. */
+    /* The micro-batch's loss counts by its share of tokens: P_e's 1 / tokens_micro times tokens_micro / tokens_global.
+     */
     if (router->balance > 0)
         ops->balance_backward(dscores, router->scores, router->coefficient,
                               router->balance / (double)pass->tokens_global, router->kind->tau, N, router->E);

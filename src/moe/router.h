@@ -1,5 +1,6 @@
-/* Token-choice routers of the continuous path. A router is one table of functions in a file of its own that turns x into scores, and
- * one line in the list of router.c; choosing, weighing and balancing are the same for all and live there. docs/method.md, section 3. */
+/* Token-choice routers of the continuous path. A router is one table of functions in a file of its own that turns x
+ * into scores, and one line in the list of router.c; choosing, weighing and balancing are the same for all and live
+ * there. docs/method.md, section 3. */
 #ifndef VQMOE_ROUTER_H
 #define VQMOE_ROUTER_H
 

@@ -1,5 +1,6 @@
-/* The choices a pass makes: recorded from one run, replayed in another, hashed. Argmin and top-k are discontinuous, so two runs that
- * differ only in rounding part for good at the first tie; with replayed routes they can be held against each other step by step. */
+/* The choices a pass makes: recorded from one run, replayed in another, hashed. Argmin and top-k are discontinuous, so
+ * two runs that differ only in rounding part for good at the first tie; with replayed routes they can be held against
+ * each other step by step. */
 #ifndef VQMOE_ROUTES_H
 #define VQMOE_ROUTES_H
 
@@ -19,7 +20,8 @@ struct routes {
     double widest;                  /* largest relative gap among the flips: |s - s'| / max(|s|, |s'|) */
 };
 
-/* After the model chose: choices [N, K] by scores [N, M] (the best is the largest, or for codes the smallest). NULL routes: nothing. */
+/* After the model chose: choices [N, K] by scores [N, M] (the best is the largest, or for codes the smallest). NULL
+ * routes: nothing. */
 void routes_apply(struct routes *routes, enum route_path path, int layer, int32_t *choices, const real *scores,
                   int64_t N, int64_t K, int64_t M);
 

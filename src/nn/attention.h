@@ -1,4 +1,5 @@
-/* The attention sublayer: projections around ops->attention_*. Transformer-XL (arXiv 1901.02860) where it is relative. */
+/* The attention sublayer: projections around ops->attention_*. Transformer-XL (arXiv 1901.02860) where it is relative.
+ */
 #ifndef VQMOE_ATTENTION_H
 #define VQMOE_ATTENTION_H
 
@@ -20,12 +21,12 @@ struct attention {
 
 void attention_init(struct attention *attention, struct params *params, int layer, int64_t d_model, int64_t heads,
                     int64_t d_head, struct param *bias_w, struct param *bias_r);
-/* out [B, T, d] from in [B, T, d] (queries) and context [B, S, d] (keys and values: memory, then in itself). sinusoids [S, d], the
- * farthest distance first; NULL where absolute. All inputs live until the backward; out is in the arena. */
+/* out [B, T, d] from in [B, T, d] (queries) and context [B, S, d] (keys and values: memory, then in itself). sinusoids
+ * [S, d], the farthest distance first; NULL where absolute. All inputs live until the backward; out is in the arena. */
 real *attention_forward(struct attention *attention, const struct pass *pass, const real *in, const real *context,
                         const real *sinusoids, int64_t S);
-/* din [B, T, d] overwritten: from the queries. dcontext [B, wanted, d] ADDS: the last `wanted` positions of each row (T where memory
- * gets no gradient, S where a norm before the projections needs it). */
+/* din [B, T, d] overwritten: from the queries. dcontext [B, wanted, d] ADDS: the last `wanted` positions of each row (T
+ * where memory gets no gradient, S where a norm before the projections needs it). */
 void attention_backward(struct attention *attention, const struct pass *pass, real *din, real *dcontext, int64_t wanted,
                         const real *dout);
 

@@ -7,7 +7,8 @@
 #include "base/log.h"
 #include "base/rng.h"
 
-/* Two normal numbers per word pair (Box and Muller 1958); words 0 and 1 give elements 4q, 4q + 1, words 2 and 3 the others. */
+/* Two normal numbers per word pair (Box and Muller 1958); words 0 and 1 give elements 4q, 4q + 1, words 2 and 3 the
+ * others. */
 static double normal_at(struct rng_place place, int64_t i) {
     uint32_t words[4];
     rng_words(words, place, (uint32_t)(i >> 34), (uint32_t)(i >> 2));

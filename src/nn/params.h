@@ -1,8 +1,8 @@
-/* The parameter table: the one list of everything that is trained. Initialisation, gradient reduction, clipping, optimizer, checkpoint
- * and `inspect` walk it; there is no second list.
+/* The parameter table: the one list of everything that is trained. Initialisation, gradient reduction, clipping,
+ * optimizer, checkpoint and `inspect` walk it; there is no second list.
  *
- * Values, gradients and both moments are four vectors of the same layout: replicated parameters first, then those sharded over experts,
- * so that what is reduced over all ranks is one range. */
+ * Values, gradients and both moments are four vectors of the same layout: replicated parameters first, then those
+ * sharded over experts, so that what is reduced over all ranks is one range. */
 #ifndef VQMOE_PARAMS_H
 #define VQMOE_PARAMS_H
 

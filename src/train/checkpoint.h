@@ -1,5 +1,5 @@
-/* Sharded checkpoints in parallel HDF5: one global array per parameter and moment, every rank writing its hyperslabs, so that any number
- * of ranks reads what any number wrote. docs/checkpoint-format.md. */
+/* Sharded checkpoints in parallel HDF5: one global array per parameter and moment, every rank writing its hyperslabs,
+ * so that any number of ranks reads what any number wrote. docs/checkpoint-format.md. */
 #ifndef VQMOE_CHECKPOINT_H
 #define VQMOE_CHECKPOINT_H
 
@@ -23,12 +23,13 @@ enum status checkpoint_write(const char *path, struct step *step, const struct t
                              const struct progress *progress);
 /* Parameters, moments, attention memory and progress, for the very model that `step` holds. STATUS_CHECKPOINT. */
 enum status checkpoint_resume(const char *path, struct step *step, const struct text *text, struct progress *progress);
-/* The configuration inside (then overrides), and the vocabulary [256] symbol -> byte, its size returned in *V; what eval and generate
- * begin with. step: NULL or the number of updates done. */
+/* The configuration inside (then overrides), and the vocabulary [256] symbol -> byte, its size returned in *V; what
+ * eval and generate begin with. step: NULL or the number of updates done. */
 enum status checkpoint_read_config(const char *path, struct comm *world, struct config *config,
                                    const char *const *overrides, int n_overrides, uint8_t *bytes, int64_t *V,
                                    int64_t *step);
-/* Parameters alone. Those that the file has and the model has not (router and mix, where `joint` becomes `discrete`) are left. */
+/* Parameters alone. Those that the file has and the model has not (router and mix, where `joint` becomes `discrete`)
+ * are left. */
 enum status checkpoint_read_parameters(const char *path, struct lm *lm);
 
 /* The same for an open file and any group of it: used by step files too. */

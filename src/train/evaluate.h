@@ -10,8 +10,9 @@ struct evaluation {
     int64_t tokens; /* targets scored: B (n - 1) */
 };
 
-/* eval.batch streams, eval.segment, eval.memory; no dropout; in file order, the short last segment included. arena: for activations.
- * The same figure on any number of ranks, to rounding. Collective over the world; STATUS_DATA where the split is too short. */
+/* eval.batch streams, eval.segment, eval.memory; no dropout; in file order, the short last segment included. arena: for
+ * activations. The same figure on any number of ranks, to rounding. Collective over the world; STATUS_DATA where the
+ * split is too short. */
 enum status evaluate(struct evaluation *result, struct lm *lm, const struct text *text, enum split split,
                      struct arena *arena);
 

@@ -11,7 +11,8 @@ struct metrics {
     char path[1024];
 };
 
-/* Opens folder/metrics.jsonl: new, or, where a run goes on after `step` updates, without the lines of later steps. STATUS_WRITE. */
+/* Opens folder/metrics.jsonl: new, or, where a run goes on after `step` updates, without the lines of later steps.
+ * STATUS_WRITE. */
 enum status metrics_open(struct metrics *metrics, const char *folder, int rank, int64_t step);
 void metrics_close(struct metrics *metrics);
 

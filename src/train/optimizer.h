@@ -1,12 +1,15 @@
-/* Adam over the whole parameter table, cosine schedule with linear warm-up, clipping by one global norm. docs/method.md, section 4. */
+/* Adam over the whole parameter table, cosine schedule with linear warm-up, clipping by one global norm.
+ * docs/method.md, section 4. */
 #ifndef VQMOE_OPTIMIZER_H
 #define VQMOE_OPTIMIZER_H
 
 #include "model/lm.h"
 
-/* Learning rate of update s, from 0: lr/2 (1 + cos(pi s / N)), after `warmup` linear updates (the first at lr / warmup). */
+/* Learning rate of update s, from 0: lr/2 (1 + cos(pi s / N)), after `warmup` linear updates (the first at lr /
+ * warmup). */
 double optimizer_lr(const struct config *config, int64_t s);
-/* One update from reduced gradients; returns the norm before clipping. Where it is not finite nothing is changed. Collective over the group. */
+/* One update from reduced gradients; returns the norm before clipping. Where it is not finite nothing is changed.
+ * Collective over the group. */
 double optimizer_update(struct lm *lm, int64_t s);
 
 #endif

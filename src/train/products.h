@@ -1,4 +1,5 @@
-/* Counting the matrix products of a step, and timing the same products alone: the floor that a step's time is held against. */
+/* Counting the matrix products of a step, and timing the same products alone: the floor that a step's time is held
+ * against. */
 #ifndef VQMOE_PRODUCTS_H
 #define VQMOE_PRODUCTS_H
 

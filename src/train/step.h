@@ -4,8 +4,9 @@
 
 #include "model/lm.h"
 
-/* The global batch of B rows is cut into `accumulate` contiguous micro-batches, each of these over the ranks. So a micro-batch is the
- * same rows on any number of ranks, and all ranks work on each. This rank's rows, micro-batch by micro-batch, are its local rows. */
+/* The global batch of B rows is cut into `accumulate` contiguous micro-batches, each of these over the ranks. So a
+ * micro-batch is the same rows on any number of ranks, and all ranks work on each. This rank's rows, micro-batch by
+ * micro-batch, are its local rows. */
 struct micro_batch {
     int64_t rows_global; /* over all ranks */
     int64_t first, rows; /* this rank's: number of the first in the global batch, count */
@@ -19,8 +20,8 @@ struct step_stats {
     double *load;             /* [layers, E] rows per expert, both paths */
     double *usage;            /* [layers, M] tokens per code */
     uint64_t *hashes;         /* [layers] of all choices */
-    int64_t
-        not_finite; /* -1 .. layers: where the first value that is not finite was seen (lm_first_not_finite); else layers + 1 */
+    int64_t not_finite; /* -1 .. layers: where the first value that is not finite was seen (lm_first_not_finite); else
+                           layers + 1 */
 };
 
 struct step {
@@ -38,8 +39,8 @@ struct step {
 void step_init(struct step *step, struct lm *lm);
 void step_free(struct step *step);
 
-/* Gradients of update `number` on tokens, targets [rows, L] (local rows); stats hold the losses. Memory moves on. Gradients are zeroed
- * first and reduced last. Collective over the world. */
+/* Gradients of update `number` on tokens, targets [rows, L] (local rows); stats hold the losses. Memory moves on.
+ * Gradients are zeroed first and reduced last. Collective over the world. */
 void step_gradients(struct step *step, int64_t number, struct routes *routes, const int32_t *tokens,
                     const int32_t *targets);
 

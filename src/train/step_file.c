@@ -36,7 +36,8 @@ void routes_free(struct routes *routes, const struct step *step) {
     *routes = (struct routes){0};
 }
 
-/* Symbols or choices [local rows, width] from or to a global array [B, width] (rank 2) or [B T, K] (rank 1: rows are tokens). */
+/* Symbols or choices [local rows, width] from or to a global array [B, width] (rank 2) or [B T, K] (rank 1: rows are
+ * tokens). */
 static enum status transfer(struct h5file *file, const char *name, const struct step *step, int64_t rows_per_row,
                             int64_t width, int32_t *values, bool back) {
     int64_t shape[] = {step->lm->config->train.batch * rows_per_row, width}, most = step->rows * rows_per_row * width;

@@ -4,8 +4,9 @@
 
 #include "comm/comm.h"
 
-/* parallel.threads, or for 0 (auto): the cores that the ranks of this node may run on, over the number of these ranks, at least 1 and at
- * most the cores this rank is bound to. Two hardware threads of a core count once. Collective over the world. */
+/* parallel.threads, or for 0 (auto): the cores that the ranks of this node may run on, over the number of these ranks,
+ * at least 1 and at most the cores this rank is bound to. Two hardware threads of a core count once. Collective over
+ * the world. */
 int threads_choose(struct comm *world, int64_t configured);
 
 #endif

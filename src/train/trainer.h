@@ -23,14 +23,15 @@ struct trainer {
     int32_t *tokens, *targets; /* [local rows, L] of the current step */
 };
 
-/* Maps the data, builds the model, initialises it or goes on from the checkpoint (NULL: from the start). Collective over the world: all of
- * these, and errors agree. trainer_free takes a zeroed trainer too. */
+/* Maps the data, builds the model, initialises it or goes on from the checkpoint (NULL: from the start). Collective
+ * over the world: all of these, and errors agree. trainer_free takes a zeroed trainer too. */
 enum status trainer_init(struct trainer *trainer, const struct config *config, struct comm *world, const char *resume);
 void trainer_free(struct trainer *trainer);
 
 /* Reads the next batch into tokens and targets. */
 void trainer_read(struct trainer *trainer);
-/* Trains until train.steps: evaluates, writes run.dir/checkpoints/{last,best}.h5 and run.dir/metrics.jsonl. observer may be NULL. */
+/* Trains until train.steps: evaluates, writes run.dir/checkpoints/{last,best}.h5 and run.dir/metrics.jsonl. observer
+ * may be NULL. */
 enum status trainer_run(struct trainer *trainer, struct observer *observer);
 
 #endif
