@@ -22,16 +22,14 @@ struct h5file {
     char path[];   /* as given */
 };
 
-static enum status failed_as(const struct h5file *file) {
-    return file->writing ? STATUS_WRITE : STATUS_CHECKPOINT;
-}
+static enum status failed_as(const struct h5file *file) { return file->writing ? STATUS_WRITE : STATUS_CHECKPOINT; }
 
 /* ---- What HDF5 says ---- */
 
-/* The innermost record, or that of MPI, which stands one further out and names the cause. */
+/* The innermost record, or that of MPI, which stands one further out and names the cause. The next call of HDF5,
+ * be it a close, clears them all: hdf5_failed comes before it. */
 static herr_t take_message(unsigned n, const H5E_error2_t *record, void *message) {
-    if (n == 0 || record->min_num == H5E_MPIERRSTR)
-        snprintf(message, 300, "%s", record->desc ? record->desc : "");
+    if (n == 0 || record->min_num == H5E_MPIERRSTR) snprintf(message, 300, "%s", record->desc ? record->desc : "");
     return 0;
 }
 
@@ -89,8 +87,7 @@ __attribute__((constructor)) static void start_hdf5(void) {
 }
 
 static struct h5file *file_new(const char *path, const void *mpi_comm, bool writing) {
-    H5Eset_auto2(H5E_DEFAULT, NULL,
-                 NULL); /* its stack of errors would be many lines; hdf5_message takes the one */
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL); /* its stack of errors would be many lines; hdf5_message takes the one */
     size_t length = strlen(path) + 1;
     struct h5file *file = malloc(sizeof *file + length);
     if (!file) FATAL("out of memory");
@@ -177,8 +174,8 @@ static enum status reserve_space(struct h5file *file) {
         int cause = fd >= 0 && fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)size) == 0 ? 0 : errno;
         bool unsupported = cause == EOPNOTSUPP || cause == ENOSYS; /* by some network file systems */
         if (cause && !unsupported)
-            status = status_fail(STATUS_WRITE, "%s: cannot take %llu bytes: %s", file->path,
-                                 (unsigned long long)size, strerror(cause));
+            status = status_fail(STATUS_WRITE, "%s: cannot take %llu bytes: %s", file->path, (unsigned long long)size,
+                                 strerror(cause));
         if (fd >= 0) close(fd);
     }
     return agree(file, status);
@@ -189,8 +186,7 @@ static enum status finish_writing(struct h5file *file) {
     if (file->failed) return STATUS_WRITE;
     enum status status = reserve_space(file);
     if (status) return status;
-    status =
-        agree(file, H5Fflush(file->id, H5F_SCOPE_GLOBAL) < 0 ? hdf5_failed(file, "", "flush") : STATUS_OK);
+    status = agree(file, H5Fflush(file->id, H5F_SCOPE_GLOBAL) < 0 ? hdf5_failed(file, "", "flush") : STATUS_OK);
     if (status) return status;
     if (H5Fclose(file->id) < 0) status = hdf5_failed(file, "", "close");
     if (!status) status = sync_file(file);
@@ -213,26 +209,23 @@ enum status h5file_close(struct h5file *file) {
 /* "[3, 4]"; "[]" for a scalar. */
 static const char *format_shape(char out[128], int rank, const int64_t *shape) {
     int n = snprintf(out, 128, "[");
-    for (int i = 0; i < rank; i++)
-        n += snprintf(out + n, 128 - (size_t)n, i ? ", %lld" : "%lld", (long long)shape[i]);
+    for (int i = 0; i < rank; i++) n += snprintf(out + n, 128 - (size_t)n, i ? ", %lld" : "%lld", (long long)shape[i]);
     snprintf(out + n, 128 - (size_t)n, "]");
     return out;
 }
 
 static hid_t memory_type(enum h5type type) {
-    return type == H5T_FLOAT32   ? H5T_NATIVE_FLOAT
-           : type == H5T_FLOAT64 ? H5T_NATIVE_DOUBLE
-                                 : H5T_NATIVE_INT64;
+    return type == H5T_FLOAT32 ? H5T_NATIVE_FLOAT : type == H5T_FLOAT64 ? H5T_NATIVE_DOUBLE : H5T_NATIVE_INT64;
 }
 
 static hid_t stored_type(enum h5type type) {
     return type == H5T_FLOAT32 ? H5T_IEEE_F32LE : type == H5T_FLOAT64 ? H5T_IEEE_F64LE : H5T_STD_I64LE;
 }
 
-/* Rows [first, first + count), count > 0, from `out` or into `in`, one of which is NULL. Each rank goes alone: its
- * rows are one stretch of the file, and Open MPI's own collective writing loses errors. */
-static bool transfer_rows(hid_t dataset, enum h5type type, int rank, const int64_t *shape, int64_t first,
-                          int64_t count, void *in, const void *out) {
+/* Rows [first, first + count), count > 0, from `out` or into `in`, one of which is NULL. Each rank goes alone:
+ * its rows are one stretch of the file, and Open MPI's own collective writing loses errors. */
+static enum status transfer_rows(const struct h5file *file, const char *name, hid_t dataset, enum h5type type, int rank,
+                                 const int64_t *shape, int64_t first, int64_t count, void *in, const void *out) {
     hsize_t start[H5_MAX_RANK] = {(hsize_t)first}, size[H5_MAX_RANK] = {(hsize_t)count};
     for (int i = 1; i < rank; i++) size[i] = (hsize_t)shape[i];
     hid_t memory = rank ? H5Screate_simple(rank, size, NULL) : H5Screate(H5S_SCALAR);
@@ -241,26 +234,25 @@ static bool transfer_rows(hid_t dataset, enum h5type type, int rank, const int64
     if (good && rank > 0) good = H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, size, NULL) >= 0;
     if (good && out) good = H5Dwrite(dataset, memory_type(type), memory, space, H5P_DEFAULT, out) >= 0;
     if (good && in) good = H5Dread(dataset, memory_type(type), memory, space, H5P_DEFAULT, in) >= 0;
+    enum status status = good ? STATUS_OK : hdf5_failed(file, name, out ? "write" : "read");
     H5Sclose(space);
     H5Sclose(memory);
-    return good;
+    return status;
 }
 
 /* In pieces of whole rows: HDF5 over MPI moves less than 2 GiB at once. */
-static enum status transfer(const struct h5file *file, const char *name, hid_t dataset, enum h5type type,
-                            int rank, const int64_t *shape, int64_t first, int64_t count, void *in,
-                            const void *out) {
+static enum status transfer(const struct h5file *file, const char *name, hid_t dataset, enum h5type type, int rank,
+                            const int64_t *shape, int64_t first, int64_t count, void *in, const void *out) {
     CHECK(first >= 0 && count >= 0 && (rank == 0 ? count <= 1 : first + count <= shape[0]));
     int64_t row = type == H5T_FLOAT32 ? 4 : 8; /* bytes */
     for (int i = 1; i < rank; i++) row *= shape[i];
     int64_t most = row > 0 && row < PIECE ? PIECE / row : 1;
-    for (int64_t done = 0; done < count; done += most) {
-        int64_t rows = count - done < most ? count - done : most;
-        if (!transfer_rows(dataset, type, rank, shape, first + done, rows,
-                           in ? (char *)in + done * row : NULL, out ? (const char *)out + done * row : NULL))
-            return hdf5_failed(file, name, out ? "write" : "read");
-    }
-    return STATUS_OK;
+    enum status status = STATUS_OK;
+    for (int64_t done = 0; done < count && !status; done += most)
+        status = transfer_rows(file, name, dataset, type, rank, shape, first + done,
+                               count - done < most ? count - done : most, in ? (char *)in + done * row : NULL,
+                               out ? (const char *)out + done * row : NULL);
+    return status;
 }
 
 /* 1, 0, or -1 where HDF5 fails: every group on the way is looked up, for H5Lexists minds a missing one. */
@@ -277,8 +269,18 @@ static int object_exists(const struct h5file *file, const char *name) {
     return H5Oexists_by_name(file->id, name, H5P_DEFAULT);
 }
 
-static hid_t dataset_create(const struct h5file *file, const char *name, enum h5type type, int rank,
-                            const int64_t *shape) {
+static enum status dataset_open(const struct h5file *file, const char *name, hid_t *dataset) {
+    H5O_info_t info;
+    if (H5Oget_info_by_name2(file->id, name, &info, H5O_INFO_BASIC, H5P_DEFAULT) < 0)
+        return hdf5_failed(file, name, "look up");
+    if (info.type != H5O_TYPE_DATASET)
+        return status_fail(STATUS_CHECKPOINT, "%s: %s: expected an array, found a group", file->path, name);
+    *dataset = H5Dopen2(file->id, name, H5P_DEFAULT);
+    return *dataset < 0 ? hdf5_failed(file, name, "open") : STATUS_OK;
+}
+
+static enum status dataset_create(const struct h5file *file, const char *name, enum h5type type, int rank,
+                                  const int64_t *shape, hid_t *dataset) {
     hsize_t size[H5_MAX_RANK];
     for (int i = 0; i < rank; i++) size[i] = (hsize_t)shape[i];
     hid_t space = rank ? H5Screate_simple(rank, size, NULL) : H5Screate(H5S_SCALAR);
@@ -287,22 +289,23 @@ static hid_t dataset_create(const struct h5file *file, const char *name, enum h5
     H5Pset_layout(layout, H5D_CONTIGUOUS);
     H5Pset_alloc_time(layout, H5D_ALLOC_TIME_EARLY); /* reserve_space needs it, and parallel HDF5 */
     H5Pset_fill_time(layout, H5D_FILL_TIME_NEVER);   /* or every byte would be written twice */
-    hid_t dataset = H5Dcreate2(file->id, name, stored_type(type), space, links, layout, H5P_DEFAULT);
+    *dataset = H5Dcreate2(file->id, name, stored_type(type), space, links, layout, H5P_DEFAULT);
+    enum status status = *dataset < 0 ? hdf5_failed(file, name, "create") : STATUS_OK;
     H5Pclose(layout);
     H5Pclose(links);
     H5Sclose(space);
-    return dataset;
+    return status;
 }
 
-enum status h5file_write(struct h5file *file, const char *name, enum h5type type, int rank,
-                         const int64_t *shape, int64_t first, int64_t count, const void *data) {
+enum status h5file_write(struct h5file *file, const char *name, enum h5type type, int rank, const int64_t *shape,
+                         int64_t first, int64_t count, const void *data) {
     CHECK(rank >= 0 && rank <= H5_MAX_RANK && strlen(name) < H5_MAX_NAME);
-    hid_t dataset = object_exists(file, name) > 0 ? H5Dopen2(file->id, name, H5P_DEFAULT)
-                                                  : dataset_create(file, name, type, rank, shape);
-    enum status status = agree(file, dataset < 0 ? hdf5_failed(file, name, "create") : STATUS_OK);
+    hid_t dataset = -1;
+    enum status status = object_exists(file, name) > 0 ? dataset_open(file, name, &dataset)
+                                                       : dataset_create(file, name, type, rank, shape, &dataset);
+    status = agree(file, status);
     if (!status) status = reserve_space(file);
-    if (!status)
-        status = agree(file, transfer(file, name, dataset, type, rank, shape, first, count, NULL, data));
+    if (!status) status = agree(file, transfer(file, name, dataset, type, rank, shape, first, count, NULL, data));
     if (dataset >= 0) H5Dclose(dataset);
     return status;
 }
@@ -316,21 +319,11 @@ static enum status dataset_shape(const struct h5file *file, const char *name, hi
     H5Sclose(space);
     if (axes < 0) return hdf5_failed(file, name, "read the shape");
     if (is_null || axes > H5_MAX_RANK)
-        return status_fail(STATUS_CHECKPOINT, "%s: %s: expected an array of at most %d axes, found %s",
-                           file->path, name, H5_MAX_RANK, is_null ? "an empty one" : "more");
+        return status_fail(STATUS_CHECKPOINT, "%s: %s: expected an array of at most %d axes, found %s", file->path,
+                           name, H5_MAX_RANK, is_null ? "an empty one" : "more");
     for (int i = 0; i < axes; i++) shape[i] = (int64_t)size[i];
     *rank = axes;
     return STATUS_OK;
-}
-
-static enum status dataset_open(const struct h5file *file, const char *name, hid_t *dataset) {
-    H5O_info_t info;
-    if (H5Oget_info_by_name2(file->id, name, &info, H5O_INFO_BASIC, H5P_DEFAULT) < 0)
-        return hdf5_failed(file, name, "look up");
-    if (info.type != H5O_TYPE_DATASET)
-        return status_fail(STATUS_CHECKPOINT, "%s: %s: expected an array, found a group", file->path, name);
-    *dataset = H5Dopen2(file->id, name, H5P_DEFAULT);
-    return *dataset < 0 ? hdf5_failed(file, name, "open") : STATUS_OK;
 }
 
 enum status h5file_shape(struct h5file *file, const char *name, int *rank, int64_t *shape) {
@@ -352,8 +345,8 @@ static enum status check_class(const struct h5file *file, const char *name, hid_
     H5T_class_t class = H5Tget_class(stored), wanted = type == H5T_INT64 ? H5T_INTEGER : H5T_FLOAT;
     H5Tclose(stored);
     if (class == wanted) return STATUS_OK;
-    return status_fail(STATUS_CHECKPOINT, "%s: %s: expected %s, found values of another type", file->path,
-                       name, wanted == H5T_INTEGER ? "integers" : "floating-point numbers");
+    return status_fail(STATUS_CHECKPOINT, "%s: %s: expected %s, found values of another type", file->path, name,
+                       wanted == H5T_INTEGER ? "integers" : "floating-point numbers");
 }
 
 static enum status check_shape(const struct h5file *file, const char *name, hid_t dataset, int rank,
@@ -370,15 +363,14 @@ static enum status check_shape(const struct h5file *file, const char *name, hid_
                        format_shape(a, rank, shape), format_shape(b, found_rank, found));
 }
 
-enum status h5file_read(struct h5file *file, const char *name, enum h5type type, int rank,
-                        const int64_t *shape, int64_t first, int64_t count, void *data) {
+enum status h5file_read(struct h5file *file, const char *name, enum h5type type, int rank, const int64_t *shape,
+                        int64_t first, int64_t count, void *data) {
     CHECK(rank >= 0 && rank <= H5_MAX_RANK);
     int exists = object_exists(file, name);
     hid_t dataset = -1;
     enum status status = STATUS_OK;
     if (exists < 0) status = hdf5_failed(file, name, "look up");
-    if (exists == 0)
-        status = status_fail(STATUS_CHECKPOINT, "%s: %s: expected an array, found none", file->path, name);
+    if (exists == 0) status = status_fail(STATUS_CHECKPOINT, "%s: %s: expected an array, found none", file->path, name);
     if (!status) status = dataset_open(file, name, &dataset);
     if (!status) status = check_class(file, name, dataset, type);
     if (!status) status = check_shape(file, name, dataset, rank, shape);
@@ -390,8 +382,7 @@ enum status h5file_read(struct h5file *file, const char *name, enum h5type type,
 
 /* ---- Attributes of the root group ---- */
 
-static enum status write_attribute(struct h5file *file, const char *name, hid_t stored, hid_t type,
-                                   const void *value) {
+static enum status write_attribute(struct h5file *file, const char *name, hid_t stored, hid_t type, const void *value) {
     hid_t space = H5Screate(H5S_SCALAR);
     hid_t attribute = H5Acreate2(file->id, name, stored, space, H5P_DEFAULT, H5P_DEFAULT);
     bool good = attribute >= 0 && H5Awrite(attribute, type, value) >= 0;
@@ -419,12 +410,11 @@ enum status h5file_write_text(struct h5file *file, const char *name, const char 
 }
 
 /* One value of that class; *type (the caller closes it) is the stored one. */
-static enum status attribute_open(const struct h5file *file, const char *name, H5T_class_t class,
-                                  const char *expected, hid_t *attribute, hid_t *type) {
+static enum status attribute_open(const struct h5file *file, const char *name, H5T_class_t class, const char *expected,
+                                  hid_t *attribute, hid_t *type) {
     htri_t exists = H5Aexists(file->id, name);
     if (exists == 0)
-        return status_fail(STATUS_CHECKPOINT, "%s: attribute %s: expected %s, found none", file->path, name,
-                           expected);
+        return status_fail(STATUS_CHECKPOINT, "%s: attribute %s: expected %s, found none", file->path, name, expected);
     *attribute = exists < 0 ? -1 : H5Aopen(file->id, name, H5P_DEFAULT);
     if (*attribute < 0) return hdf5_failed(file, name, "open the attribute");
     *type = H5Aget_type(*attribute);
@@ -432,16 +422,15 @@ static enum status attribute_open(const struct h5file *file, const char *name, H
     bool fits = H5Tget_class(*type) == class && H5Sget_simple_extent_npoints(space) == 1;
     H5Sclose(space);
     if (fits) return STATUS_OK;
-    return status_fail(STATUS_CHECKPOINT, "%s: attribute %s: expected %s, found something else", file->path,
-                       name, expected);
+    return status_fail(STATUS_CHECKPOINT, "%s: attribute %s: expected %s, found something else", file->path, name,
+                       expected);
 }
 
 static enum status read_number(struct h5file *file, const char *name, H5T_class_t class, const char *expected,
                                hid_t memory, void *value) {
     hid_t attribute = -1, type = -1;
     enum status status = attribute_open(file, name, class, expected, &attribute, &type);
-    if (!status && H5Aread(attribute, memory, value) < 0)
-        status = hdf5_failed(file, name, "read the attribute");
+    if (!status && H5Aread(attribute, memory, value) < 0) status = hdf5_failed(file, name, "read the attribute");
     if (type >= 0) H5Tclose(type);
     if (attribute >= 0) H5Aclose(attribute);
     return agree(file, status);
@@ -456,31 +445,22 @@ enum status h5file_read_double(struct h5file *file, const char *name, double *va
 }
 
 /* Texts come in two forms: of fixed length, as we write them, and of variable length, as Python does. */
-static char *read_text(hid_t attribute, hid_t stored) {
-    hid_t type = H5Tcopy(stored);
-    char *text = NULL;
-    if (H5Tis_variable_str(stored) > 0) {
-        char *owned = NULL;
-        if (H5Aread(attribute, type, &owned) >= 0) text = strdup(owned ? owned : "");
-        H5free_memory(owned);
-    } else {
-        size_t size = H5Tget_size(stored);
-        text = calloc(size + 1, 1);
-        if (text && H5Aread(attribute, type, text) < 0) {
-            free(text);
-            text = NULL;
-        }
-    }
-    H5Tclose(type);
-    return text;
+static enum status read_text(const struct h5file *file, const char *name, hid_t attribute, hid_t type, char **text) {
+    bool is_variable = H5Tis_variable_str(type) > 0;
+    char *owned = NULL; /* by HDF5 */
+    if (!is_variable && !(*text = calloc(H5Tget_size(type) + 1, 1))) FATAL("out of memory");
+    if (H5Aread(attribute, type, is_variable ? (void *)&owned : *text) < 0)
+        return hdf5_failed(file, name, "read the attribute");
+    if (is_variable && !(*text = strdup(owned ? owned : ""))) FATAL("out of memory");
+    H5free_memory(owned);
+    return STATUS_OK;
 }
 
 enum status h5file_read_text(struct h5file *file, const char *name, char **value) {
     hid_t attribute = -1, type = -1;
     char *text = NULL;
     enum status status = attribute_open(file, name, H5T_STRING, "text", &attribute, &type);
-    if (!status && !(text = read_text(attribute, type)))
-        status = hdf5_failed(file, name, "read the attribute");
+    if (!status) status = read_text(file, name, attribute, type, &text);
     if (type >= 0) H5Tclose(type);
     if (attribute >= 0) H5Aclose(attribute);
     status = agree(file, status);
@@ -515,8 +495,8 @@ static herr_t list_add(hid_t parent, const char *name, const H5O_info_t *info, v
 
 enum status h5file_list(struct h5file *file, const char *group, char (**names)[H5_MAX_NAME], int *count) {
     struct list list = {.group = group};
-    bool good = H5Ovisit_by_name2(file->id, group, H5_INDEX_NAME, H5_ITER_INC, list_add, &list,
-                                  H5O_INFO_BASIC, H5P_DEFAULT) >= 0;
+    bool good = H5Ovisit_by_name2(file->id, group, H5_INDEX_NAME, H5_ITER_INC, list_add, &list, H5O_INFO_BASIC,
+                                  H5P_DEFAULT) >= 0;
     enum status status = agree(file, good ? STATUS_OK : hdf5_failed(file, group, "list"));
     if (status) {
         free(list.names);

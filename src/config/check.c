@@ -7,8 +7,8 @@ static const struct origin *origin_of(const struct loader *loader, const char *n
 static enum status at_most(const struct loader *loader, const char *name, int64_t value, const char *other,
                            int64_t most) {
     if (value <= most) return STATUS_OK;
-    return loader_fail(origin_of(loader, name), name, "expected at most %s = %lld, found %lld", other,
-                       (long long)most, (long long)value);
+    return loader_fail(origin_of(loader, name), name, "expected at most %s = %lld, found %lld", other, (long long)most,
+                       (long long)value);
 }
 
 /* Absolute positions know no memory: its default becomes 0, a request for one is an error. */
@@ -21,8 +21,7 @@ static enum status check_memory(struct loader *loader) {
         return loader_fail(memory, "model.memory", "expected 0 with model.attention: absolute, found %lld",
                            (long long)config->model.memory);
     if (config->eval.memory > 0)
-        return loader_fail(eval, "eval.memory",
-                           "expected 0 or auto with model.attention: absolute, found %lld",
+        return loader_fail(eval, "eval.memory", "expected 0 or auto with model.attention: absolute, found %lld",
                            (long long)config->eval.memory);
     return STATUS_OK;
 }
@@ -33,10 +32,9 @@ static enum status check_data(const struct loader *loader) {
     if (config->data.kind == DATA_TEXT) return STATUS_OK;
     const char *name = config->data.valid[0] ? "data.valid" : config->data.test[0] ? "data.test" : NULL;
     if (!name) return STATUS_OK;
-    return loader_fail(
-        origin_of(loader, name), name,
-        "expected nothing where data.kind is not text (data.train is cut into splits), found '%s'",
-        config->data.valid[0] ? config->data.valid : config->data.test);
+    return loader_fail(origin_of(loader, name), name,
+                       "expected nothing where data.kind is not text (data.train is cut into splits), found '%s'",
+                       config->data.valid[0] ? config->data.valid : config->data.test);
 }
 
 enum status loader_check(struct loader *loader) {
@@ -48,8 +46,7 @@ enum status loader_check(struct loader *loader) {
                            (long long)config->model.d_model);
     status = at_most(loader, "router.top_k", config->router.top_k, "moe.experts", config->moe.experts);
     if (status) return status;
-    status =
-        at_most(loader, "train.accumulate", config->train.accumulate, "train.batch", config->train.batch);
+    status = at_most(loader, "train.accumulate", config->train.accumulate, "train.batch", config->train.batch);
     if (status) return status;
     if ((status = check_data(loader))) return status;
     return check_memory(loader);

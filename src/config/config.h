@@ -78,8 +78,7 @@ struct config {
     } train;
     struct {
         int64_t every, batch, segment;
-        int64_t
-            memory; /* -1 (auto): model.memory + model.segment - segment, at least 0; absolute attention: 0 */
+        int64_t memory; /* -1 (auto): model.memory + model.segment - segment, at least 0; absolute attention: 0 */
     } eval;
     struct {
         int64_t every_steps; /* 0: at the end only */
@@ -89,13 +88,13 @@ struct config {
 /* Reads the YAML files in order, then the overrides ("key=value"); later ones win. Defaults depend on
  * `preset`, whichever source sets it. Errors: STATUS_CONFIG, one line with file, line, key, expected and
  * found, or with the nearest key for an unknown one. */
-enum status config_load(struct config *config, const char *const *files, int n_files,
-                        const char *const *overrides, int n_overrides);
+enum status config_load(struct config *config, const char *const *files, int n_files, const char *const *overrides,
+                        int n_overrides);
 
 /* From the JSON of a checkpoint (`source` names it in errors), then overrides. A key that this version does
  * not know is an error. */
-enum status config_load_json(struct config *config, const char *json, const char *source,
-                             const char *const *overrides, int n_overrides);
+enum status config_load_json(struct config *config, const char *json, const char *source, const char *const *overrides,
+                             int n_overrides);
 
 /* All keys as one flat JSON object, in table order; the caller frees it. */
 char *config_to_json(const struct config *config);

@@ -15,8 +15,7 @@ enum status loader_fail(const struct origin *where, const char *name, const char
     char place[400] = "", line[16] = "", text[600];
     if (where && where->source) {
         if (where->line) snprintf(line, sizeof line, ":%d", where->line);
-        snprintf(place, sizeof place, "%s%.300s%s: ", where->kind == ORIGIN_SET ? "--set " : "",
-                 where->source, line);
+        snprintf(place, sizeof place, "%s%.300s%s: ", where->kind == ORIGIN_SET ? "--set " : "", where->source, line);
         if (where->kind == ORIGIN_SET) name = NULL; /* it stands in "key=value" */
     }
     va_list args;
@@ -28,8 +27,7 @@ enum status loader_fail(const struct origin *where, const char *name, const char
     return status_fail(STATUS_CONFIG, "%s%.100s%s%s", place, name ? name : "", name ? ": " : "", text);
 }
 
-enum status loader_set(struct loader *loader, const struct origin *where, const char *name,
-                       const char *text) {
+enum status loader_set(struct loader *loader, const struct origin *where, const char *name, const char *text) {
     const struct config_key *key = key_find(name);
     if (!key) return loader_fail(where, name, "unknown key; nearest: %s", key_nearest(name)->name);
     struct origin *origin = &loader->origins[key - config_keys];
@@ -73,8 +71,8 @@ static void set_run_dir(struct config *config, const char *file) {
     snprintf(config->run.dir, sizeof config->run.dir, "runs/%.*s", length, base);
 }
 
-static enum status finish(struct config *config, struct loader *loader, const char *const *overrides,
-                          int n_overrides, const char *file) {
+static enum status finish(struct config *config, struct loader *loader, const char *const *overrides, int n_overrides,
+                          const char *file) {
     for (int i = 0; i < n_overrides; i++) {
         enum status status = read_override(loader, overrides[i]);
         if (status) return status;
@@ -87,8 +85,8 @@ static enum status finish(struct config *config, struct loader *loader, const ch
     return STATUS_OK;
 }
 
-enum status config_load(struct config *config, const char *const *files, int n_files,
-                        const char *const *overrides, int n_overrides) {
+enum status config_load(struct config *config, const char *const *files, int n_files, const char *const *overrides,
+                        int n_overrides) {
     struct loader loader = {0};
     for (int i = 0; i < n_files; i++) {
         enum status status = loader_read_yaml(&loader, files[i]);
@@ -97,8 +95,8 @@ enum status config_load(struct config *config, const char *const *files, int n_f
     return finish(config, &loader, overrides, n_overrides, n_files > 0 ? files[0] : "default");
 }
 
-enum status config_load_json(struct config *config, const char *json, const char *source,
-                             const char *const *overrides, int n_overrides) {
+enum status config_load_json(struct config *config, const char *json, const char *source, const char *const *overrides,
+                             int n_overrides) {
     struct loader loader = {0};
     enum status status = loader_read_json(&loader, json, source);
     if (status) return status;

@@ -18,8 +18,7 @@ static bool parse_int(const struct config_key *key, const char *text, int64_t *v
     char *end;
     errno = 0;
     *value = strtoll(text, &end, 10);
-    return end != text && !*end && !isspace((unsigned char)*text) && !errno && *value >= key->min &&
-           *value <= key->max;
+    return end != text && !*end && !isspace((unsigned char)*text) && !errno && *value >= key->min && *value <= key->max;
 }
 
 static bool parse_real(const struct config_key *key, const char *text, double *value) {
@@ -77,8 +76,7 @@ void key_expected(const struct config_key *key, char *out, size_t size) {
     case KEY_ENUM: snprintf(out, size, "%s%s", strchr(key->names, '|') ? "one of " : "", key->names); break;
     case KEY_BOOL: snprintf(out, size, "true or false"); break;
     case KEY_INT:
-        snprintf(out, size, "an integer from %.0f to %.0f%s", key->min, key->max,
-                 key->has_auto ? " or auto" : "");
+        snprintf(out, size, "an integer from %.0f to %.0f%s", key->min, key->max, key->has_auto ? " or auto" : "");
         break;
     case KEY_REAL: snprintf(out, size, "a number from %g to %g", key->min, key->max); break;
     case KEY_FRACTION: snprintf(out, size, "a number from 0 to below 1"); break;

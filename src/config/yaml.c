@@ -19,8 +19,7 @@ static bool is_empty_scalar(const yaml_node_t *node) {
 static bool is_section(const char *name) {
     size_t length = strlen(name);
     for (int i = 0; i < config_n_keys; i++)
-        if (strncmp(config_keys[i].name, name, length) == 0 && config_keys[i].name[length] == '.')
-            return true;
+        if (strncmp(config_keys[i].name, name, length) == 0 && config_keys[i].name[length] == '.') return true;
     return false;
 }
 
@@ -31,10 +30,9 @@ static enum status read_pair(struct source *source, const yaml_node_t *key, cons
     struct origin *where = &source->where;
     char name[CONFIG_NAME];
     where->line = (int)key->start_mark.line + 1;
-    if (key->type != YAML_SCALAR_NODE)
-        return loader_fail(where, NULL, "expected a key, found a list or mapping");
-    int length = snprintf(name, sizeof name, "%s%s%s", prefix, *prefix ? "." : "",
-                          (const char *)key->data.scalar.value);
+    if (key->type != YAML_SCALAR_NODE) return loader_fail(where, NULL, "expected a key, found a list or mapping");
+    int length =
+        snprintf(name, sizeof name, "%s%s%s", prefix, *prefix ? "." : "", (const char *)key->data.scalar.value);
     bool too_long = length >= (int)sizeof name, known = key_find(name) && !too_long;
     if (is_section(name)) {
         if (value->type == YAML_MAPPING_NODE) return read_mapping(source, value, name);
@@ -54,8 +52,7 @@ static enum status read_pair(struct source *source, const yaml_node_t *key, cons
 }
 
 static enum status read_mapping(struct source *source, const yaml_node_t *mapping, const char *prefix) {
-    for (yaml_node_pair_t *pair = mapping->data.mapping.pairs.start; pair < mapping->data.mapping.pairs.top;
-         pair++) {
+    for (yaml_node_pair_t *pair = mapping->data.mapping.pairs.start; pair < mapping->data.mapping.pairs.top; pair++) {
         enum status status = read_pair(source, yaml_document_get_node(source->document, pair->key),
                                        yaml_document_get_node(source->document, pair->value), prefix);
         if (status) return status;
@@ -105,8 +102,7 @@ enum status loader_read_yaml(struct loader *loader, const char *path) {
         file = NULL;
         errno = cause;
     }
-    if (!file)
-        return loader_fail(&source.where, NULL, "expected a configuration file, found: %s", strerror(errno));
+    if (!file) return loader_fail(&source.where, NULL, "expected a configuration file, found: %s", strerror(errno));
     yaml_parser_t parser;
     enum status status;
     if (yaml_parser_initialize(&parser)) {

@@ -9,11 +9,10 @@ enum status streams_init(struct streams *streams, const struct text *text, enum 
     int64_t least = keep_last ? 2 : segment + 1; /* symbols of a stream: the last one is only predicted */
     int64_t length = source->symbols / rows;
     if (length < least)
-        return status_fail(
-            STATUS_DATA,
-            "%s: too short for %s: expected at least %lld symbols (%lld rows of %lld), found %lld",
-            source->path[0] ? source->path : "data.test", split_names[split], (long long)(rows * least),
-            (long long)rows, (long long)least, (long long)source->symbols);
+        return status_fail(STATUS_DATA,
+                           "%s: too short for %s: expected at least %lld symbols (%lld rows of %lld), found %lld",
+                           source->path[0] ? source->path : "data.test", split_names[split], (long long)(rows * least),
+                           (long long)rows, (long long)least, (long long)source->symbols);
     int64_t segments = (length - 1) / segment;
     if (keep_last && (length - 1) % segment) segments++;
     *streams = (struct streams){text, split, rows, length, segment, segments};

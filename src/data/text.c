@@ -17,17 +17,15 @@ enum { TEXT_BLOCK = 4096, LINE_FEED = '\n' };
 
 static enum status map_open_file(struct text_map *map, const char *key, const char *path, int fd) {
     struct stat info;
-    if (fstat(fd, &info) != 0)
-        return status_fail(STATUS_DATA, "%s: %s: cannot stat: %s", key, path, strerror(errno));
+    if (fstat(fd, &info) != 0) return status_fail(STATUS_DATA, "%s: %s: cannot stat: %s", key, path, strerror(errno));
     if (!S_ISREG(info.st_mode))
         return status_fail(STATUS_DATA, "%s: %s: expected a file, found %s", key, path,
                            S_ISDIR(info.st_mode) ? "a folder" : "a device");
-    if (info.st_size == 0)
-        return status_fail(STATUS_DATA, "%s: %s: expected text, found an empty file", key, path);
+    if (info.st_size == 0) return status_fail(STATUS_DATA, "%s: %s: expected text, found an empty file", key, path);
     void *address = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
     if (address == MAP_FAILED)
-        return status_fail(STATUS_DATA, "%s: %s: cannot map %lld bytes: %s", key, path,
-                           (long long)info.st_size, strerror(errno));
+        return status_fail(STATUS_DATA, "%s: %s: cannot map %lld bytes: %s", key, path, (long long)info.st_size,
+                           strerror(errno));
     *map = (struct text_map){address, info.st_size};
     return STATUS_OK;
 }
@@ -36,8 +34,7 @@ static enum status map_file(struct text_map *map, const char *key, const char *p
     if (!path[0]) return status_fail(STATUS_DATA, "%s: expected the path of a text file, found none", key);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return status_fail(STATUS_DATA, "%s: %s: expected a readable file, found: %s", key, path,
-                           strerror(errno));
+        return status_fail(STATUS_DATA, "%s: %s: expected a readable file, found: %s", key, path, strerror(errno));
     enum status status = map_open_file(map, key, path, fd);
     close(fd);
     return status;
@@ -93,8 +90,7 @@ static enum status count_symbols(struct text_split *split, int drop, int seen[25
 enum status text_open(struct text *text, const struct config *config) {
     struct text opened = {0};
     int seen[256] = {0}, drop = config->data.newlines == NEWLINES_DROP;
-    enum status status =
-        config->data.kind == DATA_TEXT ? open_each(&opened, config) : open_one(&opened, config);
+    enum status status = config->data.kind == DATA_TEXT ? open_each(&opened, config) : open_one(&opened, config);
     for (int s = 0; s < SPLITS && !status; s++) status = count_symbols(&opened.splits[s], drop, seen);
     if (status) {
         text_close(&opened);
@@ -120,8 +116,7 @@ void text_close(struct text *text) {
 /* The byte at which a symbol stands: its block by binary search, then its place in the block. */
 static int64_t find_symbol(const struct text_split *split, int64_t symbol) {
     if (!split->block_symbols) return symbol;
-    int64_t low = 0,
-            high = (split->size + TEXT_BLOCK - 1) / TEXT_BLOCK; /* block_symbols[low] <= symbol < [high] */
+    int64_t low = 0, high = (split->size + TEXT_BLOCK - 1) / TEXT_BLOCK; /* block_symbols[low] <= symbol < [high] */
     while (high - low > 1) {
         int64_t middle = low + (high - low) / 2;
         if (split->block_symbols[middle] <= symbol)

@@ -101,16 +101,13 @@ static void test_key_errors(void **state) {
     (void)state;
     expect_error("\nmodel:\n  layrs: 4\n", SET(NULL),
                  "config_test.yaml:3: model.layrs: unknown key; nearest: model.layers");
-    expect_error("modl: {layers: 4}", SET(NULL),
-                 "config_test.yaml:1: modl.layers: unknown key; nearest: model.layers");
+    expect_error("modl: {layers: 4}", SET(NULL), "config_test.yaml:1: modl.layers: unknown key; nearest: model.layers");
     expect_error("devise: cpu", SET(NULL), "config_test.yaml:1: devise: unknown key; nearest: device");
     expect_error("a: &a {a: *a}", SET(NULL), /* refers to itself */
                  "config_test.yaml:1: a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a: "
                  "unknown key; nearest: data.train");
-    expect_error("model: 3", SET(NULL),
-                 "config_test.yaml:1: model: expected a mapping of keys, found a value");
-    expect_error("model.layers: [1]", SET(NULL),
-                 "config_test.yaml:1: model.layers: expected a value, found a list");
+    expect_error("model: 3", SET(NULL), "config_test.yaml:1: model: expected a mapping of keys, found a value");
+    expect_error("model.layers: [1]", SET(NULL), "config_test.yaml:1: model.layers: expected a value, found a list");
     expect_error("moe:\n  experts:\n    a: 1\n", SET(NULL),
                  "config_test.yaml:2: moe.experts: expected a value, found a mapping");
     expect_error("model.layers: 3\nmodel:\n  layers: 3\n", SET(NULL),
@@ -121,32 +118,26 @@ static void test_key_errors(void **state) {
 
 static void test_value_errors(void **state) {
     (void)state;
-    const char *integers[] = {"abc", "", "0", "256", "1e2", "0x10", " 4", "4 ", "4.0", "99999999999999999999",
-                              "auto"};
+    const char *integers[] = {"abc", "", "0", "256", "1e2", "0x10", " 4", "4 ", "4.0", "99999999999999999999", "auto"};
     for (size_t i = 0; i < sizeof integers / sizeof integers[0]; i++) {
         char yaml[64], message[200];
         snprintf(yaml, sizeof yaml, "# first\n\nmodel.layers: '%s'\n", integers[i]);
         snprintf(message, sizeof message,
-                 "config_test.yaml:3: model.layers: expected an integer from 1 to 255, found '%s'",
-                 integers[i]);
+                 "config_test.yaml:3: model.layers: expected an integer from 1 to 255, found '%s'", integers[i]);
         expect_error(yaml, SET(NULL), message);
     }
-    expect_error("", SET("model.layers=0"),
-                 "--set model.layers=0: expected an integer from 1 to 255, found '0'");
-    expect_error("", SET("quantizer.codes=0"),
-                 "--set quantizer.codes=0: expected an integer from 1 to 65535 or auto, found '0'");
+    expect_error("", SET("model.layers=0"), "--set model.layers=0: expected an integer from 1 to 255, found '0'");
+    expect_error("", SET("parallel.threads=0"),
+                 "--set parallel.threads=0: expected an integer from 1 to 1024 or auto, found '0'");
     expect_error("", SET("moe.experts=65536"),
                  "--set moe.experts=65536: expected an integer from 1 to 65535, found '65536'");
-    expect_error("", SET("model.dropout=1"),
-                 "--set model.dropout=1: expected a number from 0 to below 1, found '1'");
+    expect_error("", SET("model.dropout=1"), "--set model.dropout=1: expected a number from 0 to below 1, found '1'");
     expect_error("", SET("optim.lr=nan"), "--set optim.lr=nan: expected a number from 0 to 10, found 'nan'");
-    expect_error("", SET("moe.share_norm=yes"),
-                 "--set moe.share_norm=yes: expected true or false, found 'yes'");
+    expect_error("", SET("moe.share_norm=yes"), "--set moe.share_norm=yes: expected true or false, found 'yes'");
     expect_error("", SET("model.norm=pos"), "--set model.norm=pos: expected one of post|pre, found 'pos'");
-    expect_error(
-        "", SET("router.kind=a_name_that_is_longer_than_it_fits"),
-        "--set router.kind=a_name_that_is_longer_than_it_fits: expected text of at most 31 bytes, found "
-        "'a_name_that_is_longer_than_it_fits'");
+    expect_error("", SET("router.kind=a_name_that_is_longer_than_it_fits"),
+                 "--set router.kind=a_name_that_is_longer_than_it_fits: expected text of at most 31 bytes, found "
+                 "'a_name_that_is_longer_than_it_fits'");
     expect_error("moe.mode: \"a\\nb\"", SET(NULL),
                  "config_test.yaml:1: moe.mode: expected one of joint|discrete|continuous, found 'a?b'");
 }
@@ -156,16 +147,14 @@ static void test_file_errors(void **state) {
     struct config c;
     const char *missing = "config_missing.yaml", *folder = ".";
     assert_int_equal(config_load(&c, &missing, 1, NULL, 0), STATUS_CONFIG);
-    assert_string_equal(
-        status_message(),
-        "config_missing.yaml: expected a configuration file, found: No such file or directory");
+    assert_string_equal(status_message(),
+                        "config_missing.yaml: expected a configuration file, found: No such file or directory");
     status_clear();
     assert_int_equal(config_load(&c, &folder, 1, NULL, 0), STATUS_CONFIG);
     assert_string_equal(status_message(), ".: expected a configuration file, found: Is a directory");
-    expect_error(
-        "model:\n  layers: [1\nmoe: 3\n", SET(NULL),
-        "config_test.yaml:3: expected YAML, found: while parsing a flow sequence: did not find expected ',' "
-        "or ']'");
+    expect_error("model:\n  layers: [1\nmoe: 3\n", SET(NULL),
+                 "config_test.yaml:3: expected YAML, found: while parsing a flow sequence: did not find expected ',' "
+                 "or ']'");
     expect_error("- model\n", SET(NULL), "config_test.yaml:1: expected a mapping of keys, found a list");
     expect_error("model\n", SET(NULL), "config_test.yaml:1: expected a mapping of keys, found a value");
     expect_error("[a]: 3\n", SET(NULL), "config_test.yaml:1: expected a key, found a list or mapping");
@@ -188,10 +177,9 @@ static void test_checks_across_keys(void **state) {
                  "config_test.yaml:2: model.memory: expected 0 with model.attention: absolute, found 8");
     expect_error("", SET("model.attention=absolute", "eval.memory=1"),
                  "--set eval.memory=1: expected 0 or auto with model.attention: absolute, found 1");
-    expect_error(
-        "", SET("data.kind=enwik8", "data.valid=v"),
-        "--set data.valid=v: expected nothing where data.kind is not text (data.train is cut into splits), "
-        "found 'v'");
+    expect_error("", SET("data.kind=enwik8", "data.valid=v"),
+                 "--set data.valid=v: expected nothing where data.kind is not text (data.train is cut into splits), "
+                 "found 'v'");
     assert_int_equal(load(&c, "", SET("model.attention=absolute")), STATUS_OK);
     assert_int_equal(c.model.memory, 0);
 }
@@ -203,9 +191,8 @@ static void load_odd(struct config *config) {
                        "optim: {lr: 0.1234567890123456789, clip: 1e-6}\n"
                        "model: {attention: absolute, dropout: 0.3}\n"
                        "data: {train: 'true', valid: '-1', test: '~'}\n";
-    assert_int_equal(
-        load(config, yaml, SET("quantizer.codes=65535", "moe.discrete_norm=false", "eval.memory=0")),
-        STATUS_OK);
+    assert_int_equal(load(config, yaml, SET("quantizer.codes=65535", "moe.discrete_norm=false", "eval.memory=0")),
+                     STATUS_OK);
 }
 
 static void assert_same(const struct config *a, const struct config *b) {

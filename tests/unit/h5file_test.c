@@ -78,6 +78,21 @@ static void test_arrays(void **state) {
     assert_int_equal(h5file_close(file), STATUS_OK);
 }
 
+static void test_rows_in_pieces(void **state) {
+    (void)state;
+    struct h5file *file;
+    float values[ROWS * COLUMNS], expected[ROWS * COLUMNS];
+    fill(expected);
+    assert_int_equal(h5file_create(&file, "h5_pieces.h5", NULL), STATUS_OK);
+    assert_int_equal(h5file_write(file, "/a", H5T_FLOAT32, 2, shape, 4, 2, expected + 4 * COLUMNS), STATUS_OK);
+    assert_int_equal(h5file_write(file, "/a", H5T_FLOAT32, 2, shape, 0, 4, expected), STATUS_OK);
+    assert_int_equal(h5file_close(file), STATUS_OK);
+    assert_int_equal(h5file_open(&file, "h5_pieces.h5", NULL), STATUS_OK);
+    assert_int_equal(h5file_read(file, "/a", H5T_FLOAT32, 2, shape, 0, ROWS, values), STATUS_OK);
+    assert_memory_equal(values, expected, sizeof values);
+    assert_int_equal(h5file_close(file), STATUS_OK);
+}
+
 static void test_attributes(void **state) {
     (void)state;
     write_sample("h5_sample.h5");
@@ -100,8 +115,7 @@ static void test_attributes(void **state) {
     assert_string_equal(status_message(), "h5_sample.h5: attribute stop: expected an integer, found none");
     status_clear();
     assert_int_equal(h5file_read_text(file, "step", &text), STATUS_CHECKPOINT);
-    assert_string_equal(status_message(),
-                        "h5_sample.h5: attribute step: expected text, found something else");
+    assert_string_equal(status_message(), "h5_sample.h5: attribute step: expected text, found something else");
     status_clear();
     assert_int_equal(h5file_close(file), STATUS_OK);
 }
@@ -140,11 +154,7 @@ static void test_mismatches(void **state) {
         {"/b/deep/values", H5T_FLOAT32, 2, {6, 4}, "/b/deep/values: expected shape [6, 4], found [6, 5]"},
         {"/b/deep/values", H5T_FLOAT32, 1, {6, 0}, "/b/deep/values: expected shape [6], found [6, 5]"},
         {"/b/a", H5T_FLOAT64, 1, {1, 0}, "/b/a: expected shape [1], found []"},
-        {"/whole",
-         H5T_FLOAT32,
-         1,
-         {3, 0},
-         "/whole: expected floating-point numbers, found values of another type"},
+        {"/whole", H5T_FLOAT32, 1, {3, 0}, "/whole: expected floating-point numbers, found values of another type"},
         {"/b/a", H5T_INT64, 0, {0, 0}, "/b/a: expected integers, found values of another type"},
         {"/b/deep", H5T_FLOAT32, 1, {1, 0}, "/b/deep: expected an array, found a group"},
         {"/b/shallow", H5T_FLOAT32, 1, {1, 0}, "/b/shallow: expected an array, found none"},
@@ -155,9 +165,8 @@ static void test_mismatches(void **state) {
         double room[ROWS * COLUMNS];
         char message[200];
         snprintf(message, sizeof message, "h5_sample.h5: %s", cases[i].message);
-        assert_int_equal(
-            h5file_read(file, cases[i].name, cases[i].type, cases[i].rank, cases[i].shape, 0, 1, room),
-            STATUS_CHECKPOINT);
+        assert_int_equal(h5file_read(file, cases[i].name, cases[i].type, cases[i].rank, cases[i].shape, 0, 1, room),
+                         STATUS_CHECKPOINT);
         assert_string_equal(status_message(), message);
         status_clear();
     }
@@ -275,10 +284,9 @@ static void test_full_disk(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_arrays),       cmocka_unit_test(test_attributes),
-        cmocka_unit_test(test_list),         cmocka_unit_test(test_mismatches),
-        cmocka_unit_test(test_no_such_file), cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_damaged),      cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_arrays),    cmocka_unit_test(test_rows_in_pieces), cmocka_unit_test(test_attributes),
+        cmocka_unit_test(test_list),      cmocka_unit_test(test_mismatches),     cmocka_unit_test(test_no_such_file),
+        cmocka_unit_test(test_truncated), cmocka_unit_test(test_damaged),        cmocka_unit_test(test_full_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -191,8 +191,7 @@ static void test_errors(void **state) {
     struct config config = config_of(DATA_TEXT, "", "text_some", "");
     expect_error(&config, "data.train: expected the path of a text file, found none");
     config = config_of(DATA_TEXT, "text_some", "text_missing", "");
-    expect_error(&config,
-                 "data.valid: text_missing: expected a readable file, found: No such file or directory");
+    expect_error(&config, "data.valid: text_missing: expected a readable file, found: No such file or directory");
     config = config_of(DATA_TEXT, "text_some", "text_some", "text_empty");
     expect_error(&config, "data.test: text_empty: expected text, found an empty file");
     config = config_of(DATA_TEXT8, ".", "", "");
@@ -208,15 +207,13 @@ static void test_too_short(void **state) {
     assert_int_equal(text_open(&text, &config), STATUS_OK);
     assert_int_equal(streams_init(&streams, &text, SPLIT_TRAIN, 3, 2, 0), STATUS_OK);
     assert_int_equal(streams_init(&streams, &text, SPLIT_TRAIN, 3, 3, 0), STATUS_DATA);
-    assert_string_equal(
-        status_message(),
-        "text_some: too short for train: expected at least 12 symbols (3 rows of 4), found 9");
+    assert_string_equal(status_message(),
+                        "text_some: too short for train: expected at least 12 symbols (3 rows of 4), found 9");
     status_clear();
     assert_int_equal(streams_init(&streams, &text, SPLIT_VALID, 4, 100, 1), STATUS_OK);
     assert_int_equal(streams_init(&streams, &text, SPLIT_VALID, 5, 100, 1), STATUS_DATA);
-    assert_string_equal(
-        status_message(),
-        "text_some: too short for valid: expected at least 10 symbols (5 rows of 2), found 9");
+    assert_string_equal(status_message(),
+                        "text_some: too short for valid: expected at least 10 symbols (5 rows of 2), found 9");
     status_clear();
     assert_int_equal(streams_init(&streams, &text, SPLIT_TEST, 1, 1, 1), STATUS_DATA);
     assert_string_equal(status_message(),
@@ -241,9 +238,8 @@ static void test_blocks(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_alphabet),      cmocka_unit_test(test_one_file_is_cut),
-        cmocka_unit_test(test_read_anywhere), cmocka_unit_test(test_streams),
-        cmocka_unit_test(test_errors),        cmocka_unit_test(test_too_short),
+        cmocka_unit_test(test_alphabet), cmocka_unit_test(test_one_file_is_cut), cmocka_unit_test(test_read_anywhere),
+        cmocka_unit_test(test_streams),  cmocka_unit_test(test_errors),          cmocka_unit_test(test_too_short),
         cmocka_unit_test(test_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
