@@ -77,6 +77,8 @@ static error_t parse_one(int key, char *text, struct argp_state *state) {
     case ARGP_KEY_ARG: /* key=value after --set, or a file */
         if (a->n_overrides && strchr(text, '='))
             append(&a->overrides, &a->n_overrides, text);
+        else if (a->n_files && !strstr(state->root_argp->args_doc, "..."))
+            argp_error(state, "expected one file, found also '%s'", text);
         else
             append(&a->files, &a->n_files, text);
         break;

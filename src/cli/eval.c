@@ -50,7 +50,7 @@ enum status cli_eval(const struct arguments *arguments, struct comm *world) {
     int64_t V, step;
     enum split split = SPLIT_TEST;
     const char *path = arguments->files[0];
-    enum status status = find_split(arguments->split, &split);
+    enum status status = comm_agree(world, find_split(arguments->split, &split));
     if (!status)
         status = checkpoint_read_config(path, world, &config, arguments->overrides, arguments->n_overrides, bytes, &V,
                                         &step);
