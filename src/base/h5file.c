@@ -204,6 +204,8 @@ enum status h5file_close(struct h5file *file) {
     return status;
 }
 
+const char *h5file_path(const struct h5file *file) { return file->path; }
+
 /* ---- Arrays ---- */
 
 /* "[3, 4]"; "[]" for a scalar. */

@@ -26,6 +26,8 @@ enum status h5file_open(struct h5file **file, const char *path, const void *mpi_
 /* Flushes, closes, and for a created file fsyncs it on every rank; writing errors that show only here are returned.
  * NULL is fine. */
 enum status h5file_close(struct h5file *file);
+/* As given when it was opened. */
+const char *h5file_path(const struct h5file *file);
 
 /* name: path inside the file, "/parameters/layer.0.moe.w1"; groups are made as needed. shape: of the global array
  * [rank] (0 <= rank <= 4; rank 0: a scalar). This rank writes rows [first, first + count) of axis 0 from data,

@@ -80,9 +80,9 @@ enum status checkpoint_read_memory(struct h5file *file, const char *group, struc
     step->memory.length = 0;
     if (rank < 0) return STATUS_OK;
     if (rank != 3 || shape[1] > step->memory.capacity)
-        return status_fail(STATUS_CHECKPOINT,
-                           "%s: expected memory of at most %lld positions (model.memory), found %lld", name,
-                           (long long)step->memory.capacity, rank == 3 ? (long long)shape[1] : -1);
+        return status_fail(
+            STATUS_CHECKPOINT, "%s: %s: expected memory of at most %lld positions (model.memory), found %lld",
+            h5file_path(file), name, (long long)step->memory.capacity, rank == 3 ? (long long)shape[1] : -1);
     step->memory.length = shape[1];
     return transfer_memory(file, group, step, true);
 }
