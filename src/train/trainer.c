@@ -18,12 +18,33 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-enum status trainer_init(struct trainer *t, const struct config *config, struct comm *world, const char *resume) {
-    *t = (struct trainer){.config = config, .world = world, .progress = {.best_valid = INFINITY}};
+/* The validation text is tried too: too short, it would stop the run only after its first eval.every steps. */
+static enum status open_data(struct trainer *t) {
+    const struct config *config = t->config;
+    struct streams valid;
     enum status status = text_open(&t->text, config);
     if (!status)
         status = streams_init(&t->streams, &t->text, SPLIT_TRAIN, config->train.batch, config->model.segment, 0);
-    if ((status = comm_agree(world, status))) return status;
+    if (!status && t->text.splits[SPLIT_VALID].symbols)
+        status = streams_init(&valid, &t->text, SPLIT_VALID, config->eval.batch, config->eval.segment, 1);
+    return status;
+}
+
+/* The cursor was written for the text and batch of that time. */
+static enum status resume_from(struct trainer *t, const char *path) {
+    enum status status = checkpoint_resume(path, &t->step, &t->text, &t->progress);
+    int64_t segment = t->progress.segment;
+    if (status || (t->progress.step >= 0 && segment >= 0 && segment < t->streams.segments)) return status;
+    return comm_agree(t->world, status_fail(STATUS_CHECKPOINT,
+                                            "%s: segment: expected one of the %lld of an epoch, found %lld: "
+                                            "data.train, train.batch or model.segment is another one",
+                                            path, (long long)t->streams.segments, (long long)segment));
+}
+
+enum status trainer_init(struct trainer *t, const struct config *config, struct comm *world, const char *resume) {
+    *t = (struct trainer){.config = config, .world = world, .progress = {.best_valid = INFINITY}};
+    enum status status = comm_agree(world, open_data(t));
+    if (status) return status;
     status = lm_init(&t->lm, config, t->text.vocabulary, world, true);
     if ((status = comm_agree(world, status))) return status;
     step_init(&t->step, &t->lm);
@@ -31,7 +52,7 @@ enum status trainer_init(struct trainer *t, const struct config *config, struct 
     t->tokens = malloc((tokens + 1) * sizeof *t->tokens);
     t->targets = malloc((tokens + 1) * sizeof *t->targets);
     if (!t->tokens || !t->targets) FATAL("out of memory");
-    if (resume) return checkpoint_resume(resume, &t->step, &t->text, &t->progress);
+    if (resume) return resume_from(t, resume);
     params_initialise(&t->lm.params, (uint64_t)config->run.seed);
     return STATUS_OK;
 }
