@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -281,10 +282,10 @@ enum status trainer_run(struct trainer *t, struct observer *observer) {
         status = comm_agree(t->world, metrics_open(&run.metrics, config->run.dir, t->world->rank, t->progress.step));
     if (!status) {
         log_info(
-            "%lld parameters in %d tensors, %lld here of %d ranks; %d symbols, %lld segments of %lld x %lld tokens an epoch",
+            "%lld parameters in %d tensors, %lld here of %d ranks x %d threads; %d symbols, %lld segments of %lld x %lld tokens an epoch",
             (long long)params_global_size(&t->lm.params), t->lm.params.count, (long long)t->lm.params.total,
-            t->world->size, t->text.vocabulary, (long long)t->streams.segments, (long long)config->train.batch,
-            (long long)config->model.segment);
+            t->world->size, omp_get_max_threads(), t->text.vocabulary, (long long)t->streams.segments,
+            (long long)config->train.batch, (long long)config->model.segment);
         status = run_steps(&run, observer);
     }
     metrics_close(&run.metrics);
