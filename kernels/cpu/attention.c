@@ -16,7 +16,13 @@
 #define EXP expf
 #endif
 
-enum { BLOCK = 64 }; /* queries of a block */
+enum { BLOCK = 64, LANES = 16 }; /* queries of a block; floats of the widest vector */
+
+/* The keys a row sees, and some it does not, so that no vector is partly filled: exp one at a time is slow. */
+static int64_t padded(int64_t seen, int64_t N) {
+    int64_t up = (seen + LANES - 1) / LANES * LANES;
+    return up < N ? up : N;
+}
 
 /* Heads are the tasks; where there are fewer heads than threads, rows are cut in chunks too, each with its own sum of
  * dr. */
@@ -90,11 +96,11 @@ static void forward_block(struct work *w, real *out, real *lse, const real *q, c
         real *score = w->score + i * N, top = score[0], sum = 0;
 #pragma omp simd reduction(max : top)
         for (int64_t j = 0; j < seen; ++j) top = score[j] > top ? score[j] : top;
+        int64_t end = padded(seen, N);
+#pragma omp simd
+        for (int64_t j = 0; j < end; ++j) score[j] = EXP(score[j] - top);
 #pragma omp simd reduction(+ : sum)
-        for (int64_t j = 0; j < seen; ++j) {
-            score[j] = EXP(score[j] - top);
-            sum += score[j];
-        }
+        for (int64_t j = 0; j < seen; ++j) sum += score[j];
         real inverse = 1 / sum;
 #pragma omp simd
         for (int64_t j = 0; j < seen; ++j) score[j] *= inverse;
@@ -148,8 +154,9 @@ static void backward_block(struct work *w, const struct head *head, int64_t b, i
         int64_t seen = N - Q + i + 1;
         real *p = w->score + i * N, *dropped = w->second + i * N, *ds = dp + i * N, lse = head->lse[t0 + i], delta = 0;
         for (int64_t d = 0; d < D; ++d) delta += dout[i * row + d] * out[i * row + d];
+        int64_t end = padded(seen, N);
 #pragma omp simd
-        for (int64_t j = 0; j < seen; ++j) p[j] = EXP(p[j] - lse);
+        for (int64_t j = 0; j < end; ++j) p[j] = EXP(p[j] - lse);
         memset(p + seen, 0, (size_t)(N - seen) * sizeof *p);
         memset(ds + seen, 0, (size_t)(N - seen) * sizeof *ds);
         if (dropout.p > 0) { /* delta already holds the dropped probabilities, through out */

@@ -1,3 +1,4 @@
+#include <malloc.h>
 #include <omp.h>
 
 #include "kernels/cpu/cpu.h"
@@ -6,6 +7,9 @@ const struct ops *ops;
 
 void ops_init_cpu(int threads) {
     static struct ops table = {.name = "cpu"};
+    /* The libraries take and give back scratch in every product: keep it, or each call pays for fresh pages. */
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
     omp_set_dynamic(0);
     omp_set_num_threads(threads);
     cpu_gemm_ops(&table);

@@ -14,8 +14,8 @@ static void known_answers(void **state) {
     static const uint32_t vectors[][10] = {
         {0, 0, 0, 0, 0, 0, 0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8},
         {~0u, ~0u, ~0u, ~0u, ~0u, ~0u, 0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD},
-        {0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0, 0xD16CFE09, 0x94FDCCEB,
-         0x5001E420, 0x24126EA1},
+        {0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0, 0xD16CFE09, 0x94FDCCEB, 0x5001E420,
+         0x24126EA1},
     };
     for (int i = 0; i < 3; ++i) {
         const uint32_t *v = vectors[i];
