@@ -2,7 +2,7 @@
 """Speed peer: the VQMoE training step of mode `joint` in eager PyTorch, float32, on a CPU.
 
     peer.py --batch 22 --threads 2        time training steps at the published base setting
-    peer.py --check FILE                  recompute a step file (docs/step-file.md, dropout 0), compare loss and gradients
+    peer.py --check FILE                  recompute a step file (docs/step-file.md, dropout 0): loss and gradients
 
 Transformer-XL attention with memory, post-norm, top-1 router, shared experts and one shared norm, Adam, clipping.
 """
