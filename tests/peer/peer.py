@@ -339,7 +339,7 @@ def check(a):
                 sys.exit(f"{name} = {cfg[name]!r}: this peer covers only {', '.join(map(str, known))}")
         for option, key in OPTIONS.items():
             setattr(a, option, cfg[key])
-        a.codes = a.codes or a.experts
+        a.codes = a.codes if isinstance(a.codes, int) and a.codes > 0 else a.experts
 
         def read(group):
             found = {}
