@@ -38,8 +38,8 @@ void routes_free(struct routes *routes, const struct step *step) {
 
 /* Symbols or choices [local rows, width] from or to a global array [B, width] (rank 2) or [B T, K] (rank 1: rows are
  * tokens). */
-static enum status transfer(struct h5file *file, const char *name, const struct step *step, int64_t rows_per_row,
-                            int64_t width, int32_t *values, bool back) {
+static enum status transfer(struct h5file *file, const char *name, const struct step *step, int rank,
+                            int64_t rows_per_row, int64_t width, int32_t *values, bool back) {
     int64_t shape[] = {step->lm->config->train.batch * rows_per_row, width}, most = step->rows * rows_per_row * width;
     int64_t *wide = malloc((size_t)(most + 1) * sizeof *wide);
     if (!wide) FATAL("out of memory");
@@ -49,7 +49,6 @@ static enum status transfer(struct h5file *file, const char *name, const struct 
         int64_t first = micro->first * rows_per_row, count = micro->rows * rows_per_row;
         int32_t *here = values + micro->local * rows_per_row * width;
         for (int64_t i = 0; i < count * width && !back; ++i) wide[i] = here[i];
-        int rank = width == 1 && rows_per_row > 1 ? 1 : 2;
         status = back ? h5file_read(file, name, H5T_INT64, rank, shape, first, count, wide)
                       : h5file_write(file, name, H5T_INT64, rank, shape, first, count, wide);
         for (int64_t i = 0; i < count * width && back && !status; ++i) here[i] = (int32_t)wide[i];
@@ -65,7 +64,7 @@ static enum status transfer_routes(struct h5file *file, const char *group, const
         for (int64_t i = 0; routes->choices[path] && i < step->lm->layers && !status; ++i) {
             char name[H5_MAX_NAME];
             snprintf(name, sizeof name, "%s/%lld/%s", group, (long long)i, path_names[path]);
-            status = transfer(file, name, step, step->lm->config->model.segment,
+            status = transfer(file, name, step, path == ROUTE_CODES ? 1 : 2, step->lm->config->model.segment,
                               choices_per_token(step, (enum route_path)path), routes->choices[path][i], back);
         }
     return status;
@@ -82,13 +81,15 @@ enum status routes_read(struct h5file *file, const char *group, struct routes *r
 static enum status write_before(struct h5file *file, const struct step *step, int64_t number, const int32_t *tokens,
                                 const int32_t *targets) {
     const struct config *config = step->lm->config;
-    char *json = config_to_json(config);
+    struct config resolved = *config; /* a reader need not know what auto means */
+    resolved.quantizer.codes = step->codes;
+    char *json = config_to_json(&resolved);
     enum status status = h5file_write_text(file, "configuration", json);
     free(json);
     if (!status) status = h5file_write_int(file, "step", number);
     if (!status) status = h5file_write_int(file, "seed", config->run.seed);
-    if (!status) status = transfer(file, "/tokens", step, 1, config->model.segment, (int32_t *)tokens, false);
-    if (!status) status = transfer(file, "/targets", step, 1, config->model.segment, (int32_t *)targets, false);
+    if (!status) status = transfer(file, "/tokens", step, 2, 1, config->model.segment, (int32_t *)tokens, false);
+    if (!status) status = transfer(file, "/targets", step, 2, 1, config->model.segment, (int32_t *)targets, false);
     if (!status) status = checkpoint_write_arrays(file, "/parameters", &step->lm->params, step->lm->params.data);
     if (!status) status = checkpoint_write_memory(file, "/memory", step);
     return status;

@@ -23,8 +23,7 @@ static const char *part; /* which group is tested: all ranks, or one half */
 
 #define EXPECT(condition) ((condition) ? (void)0 : failed(__LINE__, #condition))
 static void failed(int line, const char *condition) {
-    if (++failures <= 20)
-        fprintf(stderr, "comm_test.c:%d: rank %d (%s): %s\n", line, world_rank, part, condition);
+    if (++failures <= 20) fprintf(stderr, "comm_test.c:%d: rank %d (%s): %s\n", line, world_rank, part, condition);
 }
 
 static void *take(size_t bytes) {
@@ -118,8 +117,7 @@ static void test_buckets(struct comm *comm) {
 static void test_allgather(struct comm *comm) {
     const int64_t counts[] = {0, 1, 17, 4000};
     for (int c = 0; c < 4; ++c) {
-        int64_t n = counts[c], *in = take((size_t)n * sizeof *in),
-                *out = take((size_t)(comm->size * n) * sizeof *out);
+        int64_t n = counts[c], *in = take((size_t)n * sizeof *in), *out = take((size_t)(comm->size * n) * sizeof *out);
         for (int64_t i = 0; i < n; ++i) in[i] = value_of(comm->rank, i);
         comm_allgather(comm, out, in, n);
         for (int r = 0; r < comm->size; ++r)
@@ -136,8 +134,7 @@ static void test_broadcast(struct comm *comm) {
             for (int64_t i = 0; i < counts[c]; ++i) data[i] = (unsigned char)(value_of(comm->rank, i) & 255);
             comm_broadcast(comm, data, counts[c], root);
             int64_t wrong = 0;
-            for (int64_t i = 0; i < counts[c]; ++i)
-                wrong += data[i] != (unsigned char)(value_of(root, i) & 255);
+            for (int64_t i = 0; i < counts[c]; ++i) wrong += data[i] != (unsigned char)(value_of(root, i) & 255);
             EXPECT(wrong == 0);
             EXPECT(data[counts[c]] == 0xA5);
             free(data);
@@ -153,10 +150,8 @@ struct traffic {
 };
 
 static int64_t rows_of(const struct traffic *t, int size, int from, int to, int block) {
-    if (t->who == NONE || (t->who == ONE_TO_ALL && from != size - 1) || (t->who == ALL_TO_ONE && to != 0))
-        return 0;
-    int64_t rows =
-        number(from * 64 + to, block, 7, 2 * t->most + 1) - t->most; /* about half of the blocks are empty */
+    if (t->who == NONE || (t->who == ONE_TO_ALL && from != size - 1) || (t->who == ALL_TO_ONE && to != 0)) return 0;
+    int64_t rows = number(from * 64 + to, block, 7, 2 * t->most + 1) - t->most; /* about half of the blocks are empty */
     return rows > 0 ? rows : 0;
 }
 
@@ -164,7 +159,8 @@ static unsigned char byte_of(int from, int to, int block, int64_t row, int64_t b
     return (unsigned char)number(from * 4096 + to * 64 + block, row, byte, 256);
 }
 
-/* Places the blocks of all peers in an order of its own, with gaps between them. Returns the rows of the whole buffer. */
+/* Places the blocks of all peers in an order of its own, with gaps between them. Returns the rows of the whole buffer.
+ */
 static int64_t place_blocks(int64_t *offset, const int64_t *count, int n, int salt) {
     int64_t at = 2;
     int order[1024];
@@ -181,8 +177,7 @@ static int64_t place_blocks(int64_t *offset, const int64_t *count, int n, int sa
 }
 
 static void test_exchange(struct comm *comm, const struct traffic *t) {
-    int me = comm->rank, size = comm->size, n = size * t->blocks,
-        *per_peer = take((size_t)size * sizeof *per_peer);
+    int me = comm->rank, size = comm->size, n = size * t->blocks, *per_peer = take((size_t)size * sizeof *per_peer);
     int64_t *numbers = take((size_t)n * 4 * sizeof *numbers);
     int64_t *send_count = numbers, *send_offset = numbers + n, *receive_count = numbers + 2 * n,
             *receive_offset = numbers + 3 * n;
@@ -195,8 +190,7 @@ static void test_exchange(struct comm *comm, const struct traffic *t) {
     }
     int64_t bytes = t->row_bytes, in_bytes = place_blocks(send_offset, send_count, n, me) * bytes;
     int64_t out_bytes = place_blocks(receive_offset, receive_count, n, 100 + me) * bytes;
-    unsigned char *in = take((size_t)in_bytes), *out = take((size_t)out_bytes),
-                  *expected = take((size_t)out_bytes);
+    unsigned char *in = take((size_t)in_bytes), *out = take((size_t)out_bytes), *expected = take((size_t)out_bytes);
     for (int p = 0; p < size; ++p)
         for (int i = 0; i < t->blocks; ++i) {
             int at = p * t->blocks + i;

@@ -11,8 +11,8 @@ static struct attention_shape shape_of(const struct problem *p) {
 }
 
 /* scores [T, S] of one head, -infinity beyond the causal edge. */
-static void reference_scores(double *scores, const struct problem *p, const struct attention_shape *s,
-                             int64_t b, int64_t h) {
+static void reference_scores(double *scores, const struct problem *p, const struct attention_shape *s, int64_t b,
+                             int64_t h) {
     for (int64_t t = 0; t < s->T; ++t)
         for (int64_t j = 0; j < s->S; ++j) {
             int64_t distance = s->S - s->T + t - j;
@@ -46,8 +46,7 @@ static void reference_with_lse(double *out, double *lse, const struct problem *p
                 if (lse) lse[(b * s.H + h) * s.T + t] = log(sum);
                 for (int64_t i = 0; i < s.D; ++i) y[i] = 0;
                 for (int64_t j = 0; j < s.S - s.T + t + 1; ++j) {
-                    double probability =
-                        exp(score[j]) / sum * dropout_factor(&dropout, (s.row_first + b) * s.T + t, j);
+                    double probability = exp(score[j]) / sum * dropout_factor(&dropout, (s.row_first + b) * s.T + t, j);
                     for (int64_t i = 0; i < s.D; ++i)
                         y[i] += probability * p->in[V].x[((b * s.S + j) * s.H + h) * s.D + i];
                 }
@@ -68,13 +67,12 @@ static void attention_backward(const struct problem *p) {
     struct attention_shape s = shape_of(p);
     const struct tensor *in = p->in;
     OP(attention_backward)
-    (in[Q].g, in[K].g, in[V].g, in[R].g, in[BIAS_W].g, in[BIAS_R].g, p->dout, p->out, p->saved, in[Q].r,
-     in[K].r, in[V].r, in[R].r, in[BIAS_W].r, in[BIAS_R].r, &scratch, &s);
+    (in[Q].g, in[K].g, in[V].g, in[R].g, in[BIAS_W].g, in[BIAS_R].g, p->dout, p->out, p->saved, in[Q].r, in[K].r,
+     in[V].r, in[R].r, in[BIAS_W].r, in[BIAS_R].r, &scratch, &s);
 }
 
 static void attention(const struct op_case *c) {
-    int64_t B = c->size[0], T = c->size[1], S = c->size[2], row = c->size[3] * c->size[4],
-            rows = B * c->size[3] * T;
+    int64_t B = c->size[0], T = c->size[1], S = c->size[2], row = c->size[3] * c->size[4], rows = B * c->size[3] * T;
     struct problem p = {
         .c = c,
         .reference = attention_reference,

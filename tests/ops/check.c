@@ -82,8 +82,8 @@ uint32_t philox_word(struct rng_place place, uint32_t row, uint32_t column) {
     uint32_t key[2] = {(uint32_t)(place.seed % 0x100000000u), (uint32_t)(place.seed / 0x100000000u)};
     for (int round = 0; round < 10; ++round) {
         uint64_t a = UINT64_C(0xD2511F53) * x[0], b = UINT64_C(0xCD9E8D57) * x[2];
-        uint32_t next[4] = {(uint32_t)(b >> 32) ^ x[1] ^ key[0], (uint32_t)b,
-                            (uint32_t)(a >> 32) ^ x[3] ^ key[1], (uint32_t)a};
+        uint32_t next[4] = {(uint32_t)(b >> 32) ^ x[1] ^ key[0], (uint32_t)b, (uint32_t)(a >> 32) ^ x[3] ^ key[1],
+                            (uint32_t)a};
         memcpy(x, next, sizeof x);
         key[0] += 0x9E3779B9u;
         key[1] += 0xBB67AE85u;
@@ -119,8 +119,7 @@ void expect_close(const char *what, const real *got, const double *expected, int
         norm += expected[i] * expected[i];
     }
     double relative = n ? sqrt(error) / floored(sqrt(norm), n) : 0;
-    if (!(relative <= tolerance))
-        fail_msg("%s: relative error %.3g, at most %.3g expected", what, relative, tolerance);
+    if (!(relative <= tolerance)) fail_msg("%s: relative error %.3g, at most %.3g expected", what, relative, tolerance);
 }
 
 void problem_input(struct problem *p, const char *name, int64_t n, int flags) {
@@ -177,8 +176,8 @@ static void check_gradient(const struct problem *p, struct tensor *t, bool of_op
     }
     double relative = t->n ? sqrt(error) / floored(sqrt(norm), t->n) : 0;
     if (!(relative <= TOLERANCE_GRADIENT))
-        fail_msg("gradient of %s against differences of the %s: relative error %.3g, at most %.3g expected",
-                 t->name, of_operation ? "operation" : "reference", relative, TOLERANCE_GRADIENT);
+        fail_msg("gradient of %s against differences of the %s: relative error %.3g, at most %.3g expected", t->name,
+                 of_operation ? "operation" : "reference", relative, TOLERANCE_GRADIENT);
 }
 
 /* Twice: what overwrites starts from NaN and gives the same bits again, what adds starts from 0 and doubles. */
@@ -264,12 +263,11 @@ int run_cases(const char *family, const struct op_case *cases, int n_cases, cons
         int length = snprintf(names[i], sizeof *names, "%s", cases[i].name), last = COUNT(cases->size) - 1;
         while (last > 0 && !s[last]) --last;
         for (int j = 0; j <= last; ++j)
-            length += snprintf(names[i] + length, sizeof *names - (size_t)length, "%s%ld", j ? "x" : " ",
-                               (long)s[j]);
+            length += snprintf(names[i] + length, sizeof *names - (size_t)length, "%s%ld", j ? "x" : " ", (long)s[j]);
         snprintf(names[i] + length, sizeof *names - (size_t)length, "%s%s", cases[i].p > 0 ? " dropout" : "",
                  cases[i].flag ? " *" : "");
-        tests[i] = (struct CMUnitTest){
-            .name = names[i], .test_func = run_one, .initial_state = (void *)(uintptr_t)&cases[i]};
+        tests[i] =
+            (struct CMUnitTest){.name = names[i], .test_func = run_one, .initial_state = (void *)(uintptr_t)&cases[i]};
     }
     family_entries.entries = entries;
     family_entries.n = n_entries;

@@ -100,7 +100,8 @@ void keep_sums(const void *data, int64_t bytes);
 /* Relative L2; where what is expected is nearly zero, relative to 0.01 per element. */
 void expect_close(const char *what, const real *got, const double *expected, int64_t n, double tolerance);
 
-/* An input by which the result is differentiated: in double for the reference, as real for the operation, and the gradient. */
+/* An input by which the result is differentiated: in double for the reference, as real for the operation, and the
+ * gradient. */
 enum {
     ADDS = 1 /* the backward adds to it, rather than overwriting */,
     ROWS = 2 /* the same bits on 1 and 2 threads */

@@ -47,8 +47,7 @@ static void sinusoid(const struct op_case *c) {
             for (int64_t i = 0; i < D; ++i) {
                 int64_t distance = places[j][0] + n * places[j][1], pair = i % (D / 2);
                 double angle = (double)distance * pow(10000, -2 * (double)pair / (double)D);
-                expected[n * D + i] =
-                    (i < D / 2 ? sin(angle) : cos(angle)) * dropout_factor(&dropout, distance, i);
+                expected[n * D + i] = (i < D / 2 ? sin(angle) : cos(angle)) * dropout_factor(&dropout, distance, i);
             }
         KEEP_ROWS(out, N * D);
         expect_close("sinusoid", out, expected, N * D, TOLERANCE);

@@ -14,8 +14,7 @@ static void gemm_one(const struct op_case *c, bool transpose_a, bool transpose_b
         for (int64_t o = 0; o < O; ++o) {
             double sum = 0;
             for (int64_t i = 0; i < I; ++i)
-                sum +=
-                    a[transpose_a ? i * lda + n : n * lda + i] * b[transpose_b ? o * ldb + i : i * ldb + o];
+                sum += a[transpose_a ? i * lda + n : n * lda + i] * b[transpose_b ? o * ldb + i : i * ldb + o];
             expected[n * ldc + o] = alpha * sum + (beta == 0 ? 0 : beta * expected[n * ldc + o]);
             if (beta == 0) out[n * ldc + o] = (real)NAN; /* not read */
         }
@@ -28,8 +27,7 @@ static void gemm_one(const struct op_case *c, bool transpose_a, bool transpose_b
 static void gemm(const struct op_case *c) {
     const double scales[][2] = {{1, 0}, {1, 1}, {-2, 0.5}};
     for (int transposes = 0; transposes < 4; ++transposes)
-        for (int i = 0; i < COUNT(scales); ++i)
-            gemm_one(c, transposes & 1, transposes & 2, scales[i][0], scales[i][1]);
+        for (int i = 0; i < COUNT(scales); ++i) gemm_one(c, transposes & 1, transposes & 2, scales[i][0], scales[i][1]);
 }
 
 static void linear_reference(double *out, const struct problem *p) {

@@ -59,8 +59,7 @@ static void normalize_rows_reference(double *out, const struct problem *p) {
     for (int64_t n = 0; n < N; ++n) {
         double squares = 0;
         for (int64_t i = 0; i < D; ++i) squares += pow(p->in[0].x[n * D + i], 2);
-        for (int64_t i = 0; i < D; ++i)
-            out[n * D + i] = p->in[0].x[n * D + i] / fmax(sqrt(squares), norm_floor);
+        for (int64_t i = 0; i < D; ++i) out[n * D + i] = p->in[0].x[n * D + i] / fmax(sqrt(squares), norm_floor);
     }
 }
 
@@ -103,18 +102,12 @@ static void normalize_rows(const struct op_case *c) {
 }
 
 static const struct op_case cases[] = {
-    {"layer_norm", layer_norm, .size = {0, 17}},
-    {"layer_norm", layer_norm, .size = {1, 1}},
-    {"layer_norm", layer_norm, .size = {3, 3}},
-    {"layer_norm", layer_norm, .size = {1, 17}},
-    {"layer_norm", layer_norm, .size = {17, 65}},
-    {"layer_norm", layer_norm, .size = {65, 17}},
-    {"layer_norm", layer_norm, .size = {65, 300}},
-    {"normalize_rows", normalize_rows, .size = {0, 17}},
-    {"normalize_rows", normalize_rows, .size = {1, 1}},
-    {"normalize_rows", normalize_rows, .size = {3, 3}},
-    {"normalize_rows", normalize_rows, .size = {17, 65}},
-    {"normalize_rows", normalize_rows, .size = {65, 300}},
+    {"layer_norm", layer_norm, .size = {0, 17}},          {"layer_norm", layer_norm, .size = {1, 1}},
+    {"layer_norm", layer_norm, .size = {3, 3}},           {"layer_norm", layer_norm, .size = {1, 17}},
+    {"layer_norm", layer_norm, .size = {17, 65}},         {"layer_norm", layer_norm, .size = {65, 17}},
+    {"layer_norm", layer_norm, .size = {65, 300}},        {"normalize_rows", normalize_rows, .size = {0, 17}},
+    {"normalize_rows", normalize_rows, .size = {1, 1}},   {"normalize_rows", normalize_rows, .size = {3, 3}},
+    {"normalize_rows", normalize_rows, .size = {17, 65}}, {"normalize_rows", normalize_rows, .size = {65, 300}},
 };
 
 int main(void) { return RUN_CASES("norm", cases, NORM_OPS); }

@@ -32,8 +32,7 @@ static void nearest_code_ties(const struct op_case *c) {
     real *z = TAKE(real, N * D), *table = TAKE(real, M * D), *distance = TAKE(real, N * M);
     int32_t *codes = TAKE(int32_t, N);
     for (int64_t i = 0; i < N * D; ++i) z[i] = (real)(random_below(5) - 2);
-    for (int64_t i = 0; i < M * D; ++i)
-        table[i] = i < M / 2 * D ? (real)(random_below(5) - 2) : table[i - M / 2 * D];
+    for (int64_t i = 0; i < M * D; ++i) table[i] = i < M / 2 * D ? (real)(random_below(5) - 2) : table[i - M / 2 * D];
     OP(nearest_code)(codes, distance, z, table, N, M, D);
     for (int64_t n = 0; n < N; ++n) {
         int32_t best = 0;

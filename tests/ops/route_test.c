@@ -15,8 +15,7 @@ static void top_k(const struct op_case *c) {
         for (int64_t e = 0; e < E; ++e) {
             int64_t place = 0;
             for (int64_t i = 0; i < E; ++i)
-                place += scores[n * E + i] > scores[n * E + e] ||
-                         (scores[n * E + i] == scores[n * E + e] && i < e);
+                place += scores[n * E + i] > scores[n * E + e] || (scores[n * E + i] == scores[n * E + e] && i < e);
             if (place < K) assert_int_equal(experts[n * K + place], e);
         }
 }
@@ -25,8 +24,7 @@ static void sort_by_expert(const struct op_case *c) {
     int64_t N = c->size[0], E = c->size[1], next = 0;
     int64_t *order = TAKE(int64_t, N), *place = TAKE(int64_t, N), *counts = TAKE(int64_t, E);
     int32_t *experts = random_ids(N, E);
-    for (int64_t i = 0; i < N && c->flag; ++i)
-        experts[i] = (int32_t)(E - 1); /* all to one, the others empty */
+    for (int64_t i = 0; i < N && c->flag; ++i) experts[i] = (int32_t)(E - 1); /* all to one, the others empty */
     OP(sort_by_expert)(order, place, counts, experts, N, E);
     KEEP_ROWS(order, N);
     for (int64_t e = 0; e < E; ++e) {

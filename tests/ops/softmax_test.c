@@ -155,8 +155,7 @@ static void mix_reference(double *out, const struct problem *p) {
     for (int64_t n = 0; n < N; ++n) {
         double gates[2];
         softmax(gates, p->in[LOGITS].x + 2 * n, 1, 2);
-        for (int64_t i = n * D; i < (n + 1) * D; ++i)
-            out[i] = gates[0] * p->in[A].x[i] + gates[1] * p->in[B].x[i];
+        for (int64_t i = n * D; i < (n + 1) * D; ++i) out[i] = gates[0] * p->in[A].x[i] + gates[1] * p->in[B].x[i];
     }
 }
 
@@ -166,8 +165,7 @@ static void mix_forward(real *out, const struct problem *p) {
 
 static void mix_backward(const struct problem *p) {
     OP(mix_backward)
-    (p->in[A].g, p->in[B].g, p->in[LOGITS].g, p->dout, p->saved, p->in[A].r, p->in[B].r, p->c->size[0],
-     p->c->size[1]);
+    (p->in[A].g, p->in[B].g, p->in[LOGITS].g, p->dout, p->saved, p->in[A].r, p->in[B].r, p->c->size[0], p->c->size[1]);
 }
 
 static void mix(const struct op_case *c) {

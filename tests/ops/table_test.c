@@ -14,9 +14,7 @@ static void every_entry_has_one_family(void **state) {
         if (++times[listed[i].index] > 1) fail_msg("%s is in two families", listed[i].name);
     for (int i = 0; i < OP_COUNT; ++i)
         if (!times[i])
-            fail_msg(
-                "entry %d of struct ops (counted from 0, after name) is in no family: add it and its test",
-                i);
+            fail_msg("entry %d of struct ops (counted from 0, after name) is in no family: add it and its test", i);
 }
 
 static void no_entry_is_missing(void **state) {

@@ -1,5 +1,6 @@
-/* Every fixture of the independent reference (reference.py) against this implementation: losses, logits, choices, memory and EVERY
- * gradient. Relative L2 error per array, absolute where the reference is zero. Usage: test_parity FOLDER */
+/* Every fixture of the independent reference (reference.py) against this implementation: losses, logits, choices,
+ * memory and EVERY gradient. Relative L2 error per array, absolute where the reference is zero. Usage: test_parity
+ * FOLDER */
 #include <dirent.h>
 #include <math.h>
 #include <stdio.h>
@@ -72,14 +73,16 @@ static int32_t *read_symbols(struct h5file *file, const char *name, int64_t B, i
     return symbols;
 }
 
-static void compare_routes(struct h5file *file, const char *path, const struct routes *routes, const struct step *step) {
+static void compare_routes(struct h5file *file, const char *path, const struct routes *routes,
+                           const struct step *step) {
     static const char *const names[] = {"experts", "codes"};
     int64_t N = step->rows * step->lm->config->model.segment;
     for (int p = 0; p < ROUTE_PATHS; ++p)
         for (int64_t i = 0; routes->choices[p] && i < step->lm->layers; ++i) {
             char name[64];
             int rank;
-            int64_t shape[H5_MAX_RANK] = {0}, K = p == ROUTE_EXPERTS ? step->lm->config->router.top_k : 1, different = 0;
+            int64_t shape[H5_MAX_RANK] = {0}, K = p == ROUTE_EXPERTS ? step->lm->config->router.top_k : 1,
+                    different = 0;
             snprintf(name, sizeof name, "/routes/%lld/%s", (long long)i, names[p]);
             int64_t *wide = malloc((size_t)(N * K) * sizeof *wide);
             must(h5file_shape(file, name, &rank, shape));
@@ -152,7 +155,8 @@ static void check_file(const char *path) {
         compare_array(file, path, name, lm.params.list[i]->grad, lm.params.list[i]->size);
     }
     if (count_arrays(file, "/gradients") != lm.params.count) {
-        printf("%s: %d gradients, the model has %d parameters\n", path, count_arrays(file, "/gradients"), lm.params.count);
+        printf("%s: %d gradients, the model has %d parameters\n", path, count_arrays(file, "/gradients"),
+               lm.params.count);
         failures++;
     }
     compare_routes(file, path, &routes, &step);
