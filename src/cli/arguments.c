@@ -77,8 +77,6 @@ static error_t parse_one(int key, char *text, struct argp_state *state) {
     case ARGP_KEY_ARG: /* key=value after --set, or a file */
         if (a->n_overrides && strchr(text, '='))
             append(&a->overrides, &a->n_overrides, text);
-        else if (a->n_files && !strstr(state->root_argp->args_doc, "..."))
-            argp_error(state, "expected one file, found also '%s'", text);
         else
             append(&a->files, &a->n_files, text);
         break;
@@ -129,6 +127,9 @@ static void parse_options(const struct command *command, int argc, char **argv, 
     argp_err_exit_status = STATUS_CONFIG;
     struct argp argp = {.options = taken, .parser = parse_one, .args_doc = command->files, .doc = doc};
     argp_parse(&argp, argc, argv, 0, NULL, arguments);
+    if (arguments->n_files < 2 || strstr(command->files, "...")) return;
+    fprintf(stderr, "%s: expected one file, found also '%s'\n", name, arguments->files[1]);
+    exit(STATUS_CONFIG);
 }
 
 static const struct command *parse(int argc, char **argv, struct arguments *arguments) {
