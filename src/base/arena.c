@@ -1,7 +1,7 @@
 #include "base/arena.h"
 
-#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/log.h"
 
@@ -16,13 +16,22 @@ struct arena_block {
 
 static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
+/* Straight from the kernel, so that a block given back is given back, and in large pages where there are any. */
 static void block_add(struct arena *arena, size_t size) {
-    size = (size + 65535) / 65536 * 65536;
-    struct arena_block *block = aligned_alloc(ALIGNMENT, sizeof *block + size);
-    if (!block)
+    enum { LARGE_PAGE = 2 << 20 };
+    size_t bytes = (sizeof(struct arena_block) + size + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE;
+    struct arena_block *block = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (block == MAP_FAILED)
         FATAL("out of memory: a step needs %zu MiB more than the %zu MiB it holds", size >> 20, arena->used >> 20);
-    *block = (struct arena_block){.next = arena->blocks, .size = size};
+    madvise(block, bytes, MADV_HUGEPAGE);
+    *block = (struct arena_block){.next = arena->blocks, .size = bytes - sizeof *block};
     arena->blocks = block;
+}
+
+static void block_drop(struct arena *arena) {
+    struct arena_block *block = arena->blocks;
+    arena->blocks = block->next;
+    munmap(block, sizeof *block + block->size);
 }
 
 void *arena_take(struct arena *arena, size_t bytes) {
@@ -48,11 +57,7 @@ struct arena_mark arena_mark(const struct arena *arena) {
 
 /* Blocks added since the mark are freed; arena_reset then makes room for the peak in one block. */
 void arena_release(struct arena *arena, struct arena_mark mark) {
-    while (arena->blocks != mark.block) {
-        struct arena_block *block = arena->blocks;
-        arena->blocks = block->next;
-        free(block);
-    }
+    while (arena->blocks != mark.block) block_drop(arena);
     if (mark.block) mark.block->offset = mark.offset;
     arena->used = mark.used;
 }
@@ -67,10 +72,6 @@ void arena_reset(struct arena *arena) {
 }
 
 void arena_free(struct arena *arena) {
-    while (arena->blocks) {
-        struct arena_block *block = arena->blocks;
-        arena->blocks = block->next;
-        free(block);
-    }
+    while (arena->blocks) block_drop(arena);
     *arena = (struct arena){0};
 }

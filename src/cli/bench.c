@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "cli/cli.h"
+#include "train/footprint.h"
 #include "train/optimizer.h"
 #include "train/products.h"
 #include "train/step.h"
@@ -66,15 +67,17 @@ static double rank_load(const struct step *step) {
     return most / all * step->lm->group->size;
 }
 
+/* What was resident at most above what was before the model, against the formula. The worst rank is printed. */
 static void print_memory(const struct step *step, double before) {
-    const struct params *params = &step->lm->params;
-    const struct lm_memory *m = &step->memory;
-    double mib = 1.0 / (1 << 20), parameters = 4.0 * sizeof(real) * (double)params->total * mib;
-    double memory = (double)(m->layers * m->rows * m->capacity * m->d_model * (int64_t)sizeof(real)) * mib;
+    struct footprint footprint = footprint_of(step);
+    double mib = 1.0 / (1 << 20), formula = (footprint.parameters + footprint.activations + footprint.memory) * mib;
+    double seen[2] = {resident("VmHWM:") - before, formula};
+    comm_allreduce(step->lm->world, seen, 2, COMM_DOUBLE, COMM_MAX);
     log_info(
-        "memory of rank 0: %.0f MiB resident at most, %.0f MiB of it before the model; held: %.0f parameters, gradients and moments "
-        "(%zu bytes a parameter), %.0f activations, %.0f attention memory",
-        resident("VmHWM:"), before, parameters, 4 * sizeof(real), (double)step->arena.peak * mib, memory);
+        "memory of a rank above MPI: %.0f MiB at most, formula %.0f MiB (ratio %.2f): parameters %.0f, activations %.0f "
+        "(arena %.0f), attention memory %.0f",
+        seen[0], seen[1], seen[0] / seen[1], footprint.parameters * mib, footprint.activations * mib,
+        (double)step->arena.peak * mib, footprint.memory * mib);
 }
 
 static void print_products(const struct products *products) {
@@ -112,8 +115,6 @@ static void measure(struct step *step, int64_t steps, double before) {
         seconds[i] = timed_step(step, warm + i, tokens, targets);
         log_info("step %lld: %.3f s, %.0f tokens/s", (long long)i + 1, seconds[i], (double)tokens_all / seconds[i]);
     }
-    double peak_before_timing = resident("VmHWM:");
-    (void)peak_before_timing;
     print_memory(step, before);
     products_time(&products);
     qsort(seconds, (size_t)steps, sizeof *seconds, compare);

@@ -1,0 +1,1 @@
+vqmoe_test(footprint unit/footprint_test.c train)
