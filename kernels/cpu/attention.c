@@ -16,7 +16,7 @@
 #define EXP expf
 #endif
 
-enum { BLOCK = 64, LANES = 16 }; /* queries of a block; floats of the widest vector */
+enum { BLOCK = 128, LANES = 16 }; /* queries of a block; floats of the widest vector */
 
 /* The keys a row sees, and some it does not, so that no vector is partly filled: exp one at a time is slow. */
 static int64_t padded(int64_t seen, int64_t N) {

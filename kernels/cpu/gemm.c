@@ -1,16 +1,23 @@
-/* Matrix products: oneDNN in float (faster on this model's shapes, docs/performance.md), OpenBLAS in double. */
+/* Matrix products: oneDNN in float (faster on this model's shapes, docs/performance.md), OpenBLAS in double, or where
+ * it is built with -DMATRIX=openblas. */
 #include "base/log.h"
 #include "kernels/cpu/cpu.h"
 
-#ifdef REAL_DOUBLE
+#if defined(REAL_DOUBLE) || defined(MATRIX_OPENBLAS)
 #include <cblas.h>
 #undef I /* complex.h claims the letter */
+
+#ifdef REAL_DOUBLE
+#define CBLAS_GEMM cblas_dgemm
+#else
+#define CBLAS_GEMM cblas_sgemm
+#endif
 
 static void multiply(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda,
                      const real *b, int64_t ldb, double beta, real *c, int64_t ldc) {
     CHECK(N <= INT32_MAX && O <= INT32_MAX && I <= INT32_MAX);
-    cblas_dgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)N, (int)O, (int)I,
-                alpha, a, (int)lda, b, (int)ldb, beta, c, (int)ldc);
+    CBLAS_GEMM(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)N, (int)O, (int)I,
+               (real)alpha, a, (int)lda, b, (int)ldb, (real)beta, c, (int)ldc);
 }
 
 const char *ops_library(void) { return openblas_get_config(); }
