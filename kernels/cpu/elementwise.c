@@ -32,7 +32,7 @@ static void add_scaled(real *out, const real *in, double scale, int64_t n) {
     for (int64_t i = 0; i < n; ++i) out[i] += factor * in[i];
 }
 
-/* Sums go over blocks of fixed size, then over blocks: neither threads nor ranks' slices of a block change the bits. */
+/* Sums go over blocks of fixed size, then over blocks: the number of threads does not change the bits. */
 enum { SUM_BLOCK = 4096 };
 
 static double sum_blocks(const real *in, int64_t n, bool squares) {

@@ -122,8 +122,9 @@ static void mix_forward(real *out, real *gates, const real *logits, const real *
                         int64_t D) {
 #pragma omp parallel for schedule(static) if (N * D > PARALLEL_MIN)
     for (int64_t n = 0; n < N; ++n) {
-        real g0 = 1 / (1 + EXP(logits[2 * n + 1] - logits[2 * n])),
-             g1 = 1 / (1 + EXP(logits[2 * n] - logits[2 * n + 1]));
+        real difference = logits[2 * n] - logits[2 * n + 1]; /* exp of what is not positive cannot overflow */
+        real e = EXP(difference > 0 ? -difference : difference), large = 1 / (1 + e), small = e * large;
+        real g0 = difference > 0 ? large : small, g1 = difference > 0 ? small : large;
         gates[2 * n] = g0;
         gates[2 * n + 1] = g1;
         for (int64_t i = n * D; i < (n + 1) * D; ++i) out[i] = g0 * a[i] + g1 * b[i];

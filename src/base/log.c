@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/status.h"
+
 static int log_rank;
 static bool line_open; /* a progress line stands without its newline */
 static void (*on_fatal)(void);
@@ -37,11 +39,12 @@ void log_info(const char *format, ...) {
 }
 
 void log_warning(const char *format, ...) {
-    if (log_rank == 0) end_progress();
+    if (log_rank != 0) return;
+    end_progress();
     fflush(stdout);
     va_list args;
     va_start(args, format);
-    fprintf(stderr, "vqmoe: rank %d: warning: ", log_rank);
+    fputs("vqmoe: warning: ", stderr);
     vfprintf(stderr, format, args);
     fputc('\n', stderr);
     va_end(args);
@@ -73,5 +76,5 @@ void log_fatal(const char *file, int line, const char *format, ...) {
     fputc('\n', stderr);
     va_end(args);
     if (on_fatal) on_fatal();
-    abort();
+    _exit(STATUS_INTERNAL);
 }

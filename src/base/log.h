@@ -1,13 +1,13 @@
-/* Lines for people: progress on stdout by rank 0, warnings on stderr by any rank. */
+/* Lines for people: progress on stdout, warnings on stderr, by rank 0 alone. */
 #ifndef VQMOE_LOG_H
 #define VQMOE_LOG_H
 
 #include <stdbool.h>
 
-void log_init(int rank); /* before the first line; rank 0 alone prints log_info */
+void log_init(int rank); /* before the first line; rank 0 alone prints */
 
 void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));    /* stdout, rank 0 */
-void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2))); /* stderr, names the rank */
+void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2))); /* stderr, rank 0 */
 
 void log_error(const char *message); /* stderr, one line */
 
@@ -20,7 +20,7 @@ _Noreturn void log_fatal(const char *file, int line, const char *format, ...) __
 #define FATAL(...) log_fatal(__FILE__, __LINE__, __VA_ARGS__)
 #define CHECK(condition) ((condition) ? (void)0 : FATAL("violated: %s", #condition))
 
-/* What log_fatal calls last (comm sets it to end the peers too); abort() if none. */
+/* What log_fatal calls last (comm sets it to end the peers too); exits with 1 if none. */
 void log_on_fatal(void (*handler)(void));
 
 #endif

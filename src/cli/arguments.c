@@ -40,12 +40,12 @@ static const struct {
 };
 enum { OPTIONS = sizeof options / sizeof *options };
 
-static int64_t integer_of(struct argp_state *state, const char *text, int64_t least) {
+static int64_t integer_of(struct argp_state *state, const char *text, int64_t least, int64_t most) {
     char *end;
     errno = 0;
     long long value = strtoll(text, &end, 10);
-    if (errno || *end || end == text || value < least)
-        argp_error(state, "expected an integer of at least %lld, found '%s'", (long long)least, text);
+    if (errno || *end || end == text || value < least || value > most)
+        argp_error(state, "expected an integer from %lld to %lld, found '%s'", (long long)least, (long long)most, text);
     return value;
 }
 
@@ -64,9 +64,9 @@ static error_t parse_one(int key, char *text, struct argp_state *state) {
     case KEY_OUT: a->out = text; break;
     case KEY_SPLIT: a->split = text; break;
     case KEY_PROMPT: a->prompt = text; break;
-    case KEY_TOKENS: a->tokens = integer_of(state, text, 1); break;
-    case KEY_SEED: a->seed = integer_of(state, text, 0); break;
-    case KEY_STEPS: a->steps = integer_of(state, text, 1); break;
+    case KEY_TOKENS: a->tokens = integer_of(state, text, 1, 1 << 30); break;
+    case KEY_SEED: a->seed = integer_of(state, text, 0, INT64_MAX); break;
+    case KEY_STEPS: a->steps = integer_of(state, text, 1, 1 << 30); break;
     case KEY_RECORD: a->record = text; break;
     case KEY_REPLAY: a->replay = text; break;
     case KEY_TEMPERATURE:
@@ -102,7 +102,7 @@ static void print_commands(FILE *out) {
     fputs(
         "\n  vqmoe COMMAND --help    options of a command\n  vqmoe --help-keys       all configuration keys\n"
         "  vqmoe --version         version, commit, libraries\n\nExit codes: 0 done, 1 internal, 2 usage or configuration, 3 data, "
-        "4 checkpoint, 5 cannot write,\n6 loss not finite, 7 peer lost.\n",
+        "4 checkpoint, 5 cannot write,\n6 loss not finite. VQMOE_PROGRESS=1: a progress line under mpirun too.\n",
         out);
 }
 
@@ -119,7 +119,8 @@ static void parse_options(const struct command *command, int argc, char **argv, 
     int count = 0;
     for (int i = 0; i < OPTIONS; ++i)
         if (!options[i].set || command->options & options[i].set) taken[count++] = options[i].option;
-    char doc[512], name[80];
+    static char name[80]; /* argv keeps it */
+    char doc[512];
     snprintf(doc, sizeof doc, "%s%s", command->about,
              command->options & TAKES_KEYS ? "\vAll configuration keys: vqmoe --help-keys" : "");
     snprintf(name, sizeof name, "vqmoe %s", command->name);
@@ -141,9 +142,9 @@ static const struct command *parse(int argc, char **argv, struct arguments *argu
         parse_options(command, argc - words, argv + words, arguments);
         return command;
     }
-    bool known = true;
-    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-?"))
-        print_commands(argc < 2 ? stderr : stdout);
+    bool known = true, group = argc > 1 && !strcmp(argv[1], "debug"); /* a word of two commands */
+    if (argc < 2 || group || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-?"))
+        print_commands(argc < 2 || (group && argc < 3) ? stderr : stdout);
     else if (!strcmp(argv[1], "--version"))
         cli_print_version();
     else if (!strcmp(argv[1], "--help-keys"))
@@ -151,7 +152,7 @@ static const struct command *parse(int argc, char **argv, struct arguments *argu
     else
         known = false;
     if (!known) fprintf(stderr, "vqmoe: expected a command, found '%s': see vqmoe --help\n", argv[1]);
-    exit(argc < 2 || !known ? STATUS_CONFIG : STATUS_OK);
+    exit(argc < 2 || !known || (group && (argc < 3 || strcmp(argv[2], "--help") != 0)) ? STATUS_CONFIG : STATUS_OK);
 }
 
 /* Of the ranks of a job only the first speaks while arguments are parsed: argp prints and exits by itself. */

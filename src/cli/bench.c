@@ -1,8 +1,9 @@
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/rng.h"
 #include "cli/cli.h"
@@ -12,12 +13,6 @@
 #include "train/step.h"
 
 enum { SYMBOLS = 205 }; /* distinct bytes of enwik8 */
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int compare(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
@@ -48,10 +43,10 @@ static void random_batch(const struct step *step, int64_t number, int32_t *token
 static double timed_step(struct step *step, int64_t number, int32_t *tokens, int32_t *targets) {
     random_batch(step, number, tokens, targets);
     comm_barrier(step->lm->world);
-    double from = now();
+    double from = clock_seconds();
     step_gradients(step, number, NULL, tokens, targets);
     optimizer_update(step->lm, number);
-    return now() - from;
+    return clock_seconds() - from;
 }
 
 /* Max over mean of the rows that the ranks' experts had in the last step. */
@@ -67,7 +62,8 @@ static double rank_load(const struct step *step) {
     return most / all * step->lm->group->size;
 }
 
-/* What was resident at most above what was before the model, against the formula. The worst rank is printed. */
+/* What was resident at most above what was before the model, against the formula. The largest over ranks, then rank 0's
+ * parts. */
 static void print_memory(const struct step *step, double before) {
     struct footprint footprint = footprint_of(step);
     double mib = 1.0 / (1 << 20), formula = (footprint.parameters + footprint.activations + footprint.memory) * mib;
@@ -81,10 +77,9 @@ static void print_memory(const struct step *step, double before) {
 }
 
 static void print_products(const struct products *products) {
+    double above = INFINITY;
     for (int64_t shown = 0; shown < 12; ++shown) { /* the largest by time, one after the other */
         const struct product *best = NULL;
-        static double above;
-        if (!shown) above = 1e30;
         for (int64_t i = 0; i < products->count; ++i) {
             const struct product *p = &products->list[i];
             double seconds = p->seconds * (double)p->calls;

@@ -31,6 +31,8 @@ enum status cli_start_ops(const struct config *config, struct comm *world) {
 enum status cli_configure(struct config *config, const struct arguments *arguments, struct comm *world) {
     enum status status =
         config_load(config, arguments->files, arguments->n_files, arguments->overrides, arguments->n_overrides);
+    if (!status && config->parallel.comm == COMM_SELF && world->size > 1)
+        status = status_fail(STATUS_CONFIG, "parallel.comm: expected auto or mpi on %d ranks, found self", world->size);
     if ((status = comm_agree(world, status))) return status;
     return cli_start_ops(config, world);
 }

@@ -25,6 +25,7 @@ static enum status take_alphabet(struct text *text, const uint8_t *bytes, int64_
             return status_fail(STATUS_DATA, "%s: expected only the %lld bytes of %s, found byte %d",
                                text->splits[SPLIT_TRAIN].path, (long long)V, path, i);
     memcpy(text->symbol_of, symbol_of, sizeof symbol_of);
+    if (text->splits[SPLIT_TRAIN].block_symbols) text->symbol_of['\n'] = -1; /* dropped: still no symbol */
     memcpy(text->byte_of, bytes, (size_t)V);
     text->vocabulary = (int)V;
     return STATUS_OK;
@@ -38,6 +39,9 @@ static enum status run(struct lm *lm, const struct text *text, enum split split,
     if (!status)
         log_info("%s: loss %.6f nats, %.4f bpc, perplexity %.3f, %lld tokens, after step %lld", split_names[split],
                  result.loss, result.loss / M_LN2, exp(result.loss), (long long)result.tokens, (long long)step);
+    if (!status && !isfinite(result.loss))
+        status = comm_agree(
+            lm->world, status_fail(STATUS_NOT_FINITE, "%s: expected a finite loss, found %g nats", path, result.loss));
     arena_free(&arena);
     return status;
 }

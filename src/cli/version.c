@@ -10,4 +10,5 @@ void cli_print_version(void) {
     printf("matrix products: %s\n", ops_library());
     printf("MPI: %s\n", comm_library_version());
     printf("HDF5: %s\n", h5file_library_version());
+    printf("configuration: %s\n", config_libraries());
 }

@@ -1,3 +1,5 @@
+#include <string.h>
+
 #include "config/loader.h"
 
 static const struct origin *origin_of(const struct loader *loader, const char *name) {
@@ -50,4 +52,19 @@ enum status loader_check(struct loader *loader) {
     if (status) return status;
     if ((status = check_data(loader))) return status;
     return check_memory(loader);
+}
+
+enum status config_check_resumed(const struct config *config, const struct config *written, const char *source) {
+    static const char *const names[] = {"run.seed",          "data.kind",     "data.newlines",  "model.attention",
+                                        "model.norm",        "model.segment", "moe.mode",       "moe.share_norm",
+                                        "moe.discrete_norm", "router.kind",   "quantizer.kind", "train.batch"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char now[CONFIG_TEXT], then[CONFIG_TEXT];
+        key_format(key_find(names[i]), config, now, sizeof now);
+        key_format(key_find(names[i]), written, then, sizeof then);
+        if (strcmp(now, then) != 0)
+            return status_fail(STATUS_CHECKPOINT, "%s: %s: expected %s, as this run is configured, found %s", source,
+                               names[i], now, then);
+    }
+    return STATUS_OK;
 }

@@ -96,11 +96,18 @@ enum status config_load(struct config *config, const char *const *files, int n_f
 enum status config_load_json(struct config *config, const char *json, const char *source, const char *const *overrides,
                              int n_overrides);
 
+/* A run goes on as what it was: STATUS_CHECKPOINT where a key that no array's shape shows differs from what `source`
+ * was written with. */
+enum status config_check_resumed(const struct config *config, const struct config *written, const char *source);
+
 /* All keys as one flat JSON object, in table order; the caller frees it. */
 char *config_to_json(const struct config *config);
 
 /* All keys with their values as YAML, in sections, that config_load reads back to the same configuration. */
 void config_print_yaml(const struct config *config, FILE *out);
+
+/* "libyaml 0.2.5, cJSON 1.7.15" */
+const char *config_libraries(void);
 
 /* Every key with type, range, default and one line of help. */
 void config_print_help(FILE *out);

@@ -1,5 +1,7 @@
 /* The configuration as JSON, the form in which a checkpoint keeps it. */
 #include <cjson/cJSON.h>
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -15,10 +17,16 @@ enum status loader_read_json(struct loader *loader, const char *json, const char
     enum status status = STATUS_OK;
     cJSON *item;
     cJSON_ArrayForEach(item, root) {
-        char *text = cJSON_IsString(item) ? cJSON_GetStringValue(item) : cJSON_PrintUnformatted(item);
+        char whole[32]; /* cJSON prints a large integer as 1e+15, which is none for us; up to 2^53 a double is exact */
+        bool is_whole =
+            cJSON_IsNumber(item) && fabs(item->valuedouble) < 0x1p53 && floor(item->valuedouble) == item->valuedouble;
+        if (is_whole) snprintf(whole, sizeof whole, "%.0f", item->valuedouble);
+        char *text = cJSON_IsString(item) ? cJSON_GetStringValue(item)
+                     : is_whole           ? whole
+                                          : cJSON_PrintUnformatted(item);
         if (!text) FATAL("out of memory");
         status = loader_set(loader, &where, item->string, text);
-        if (!cJSON_IsString(item)) cJSON_free(text);
+        if (!cJSON_IsString(item) && !is_whole) cJSON_free(text);
         if (status) break;
     }
     cJSON_Delete(root);
@@ -29,6 +37,8 @@ enum status loader_read_json(struct loader *loader, const char *json, const char
 static bool is_quoted(const struct config_key *key, const char *text) {
     return key->type == KEY_TEXT || key->type == KEY_ENUM || (key->has_auto && strcmp(text, "auto") == 0);
 }
+
+const char *loader_json_library(void) { return cJSON_Version(); }
 
 char *config_to_json(const struct config *config) {
     cJSON *root = cJSON_CreateObject();

@@ -28,6 +28,9 @@ enum status loader_set(struct loader *loader, const struct origin *where, const 
 enum status loader_read_yaml(struct loader *loader, const char *path);
 enum status loader_read_json(struct loader *loader, const char *json, const char *source);
 
+const char *loader_yaml_library(void); /* "0.2.5" */
+const char *loader_json_library(void);
+
 /* What no key can check alone; also sets what depends on other keys. All keys are set when it is called. */
 enum status loader_check(struct loader *loader);
 

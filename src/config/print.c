@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "config/keys.h"
+#include "config/loader.h"
 
 /* Length of the section in "section.key"; 0 for a bare name. */
 static int section_length(const char *name) {
@@ -75,4 +75,10 @@ void config_print_help(FILE *out) {
         if (key->published) fprintf(out, " (published: %s)", key->published);
         fputc('\n', out);
     }
+}
+
+const char *config_libraries(void) {
+    static char text[64];
+    snprintf(text, sizeof text, "libyaml %s, cJSON %s", loader_yaml_library(), loader_json_library());
+    return text;
 }

@@ -115,3 +115,5 @@ enum status loader_read_yaml(struct loader *loader, const char *path) {
     fclose(file);
     return status;
 }
+
+const char *loader_yaml_library(void) { return yaml_get_version_string(); }

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/log.h"
+
 static const enum h5type real_type = sizeof(real) == sizeof(double) ? H5T_FLOAT64 : H5T_FLOAT32;
 
 #define TRY(call) \
@@ -51,7 +53,8 @@ static enum status transfer_memory(struct h5file *file, const char *group, const
     int64_t shape[] = {step->lm->config->train.batch, m->length, m->d_model};
     if (!m->length) return STATUS_OK;
     real *packed = malloc((size_t)(step->rows * m->length * m->d_model + 1) * sizeof *packed);
-    enum status status = packed ? STATUS_OK : status_fail(STATUS_INTERNAL, "out of memory for the attention memory");
+    if (!packed) FATAL("out of memory");
+    enum status status = STATUS_OK;
     for (int64_t i = 0; i < m->layers && !status; ++i) {
         char name[H5_MAX_NAME];
         snprintf(name, sizeof name, "%s/%lld", group, (long long)i);
@@ -176,6 +179,16 @@ static enum status read_vocabulary(struct h5file *file, const char *path, uint8_
     return STATUS_OK;
 }
 
+/* What no shape tells apart: another norm, segment, text, ... */
+static enum status check_configuration(struct h5file *file, const char *path, const struct config *config) {
+    char *json = NULL;
+    struct config written;
+    TRY(h5file_read_text(file, "configuration", &json));
+    enum status status = config_load_json(&written, json, path, NULL, 0);
+    free(json);
+    return status ? status : config_check_resumed(config, &written, path);
+}
+
 static enum status resume_all(struct h5file *file, const char *path, struct step *step, const struct text *text,
                               struct progress *progress) {
     struct params *params = &step->lm->params;
@@ -193,7 +206,8 @@ static enum status resume_all(struct h5file *file, const char *path, struct step
     TRY(checkpoint_read_arrays(file, "/parameters", params, params->data));
     TRY(checkpoint_read_arrays(file, "/moments/first", params, params->m));
     TRY(checkpoint_read_arrays(file, "/moments/second", params, params->v));
-    return checkpoint_read_memory(file, "/memory", step);
+    TRY(checkpoint_read_memory(file, "/memory", step));
+    return check_configuration(file, path, step->lm->config);
 }
 
 enum status checkpoint_resume(const char *path, struct step *step, const struct text *text, struct progress *progress) {
@@ -212,7 +226,14 @@ static enum status read_config(struct h5file *file, const char *path, struct con
     TRY(h5file_read_int(file, "step", step));
     TRY(read_vocabulary(file, path, bytes, V));
     TRY(h5file_read_text(file, "configuration", &json));
-    enum status status = config_load_json(config, json, path, overrides, n_overrides);
+    /* How the writer was laid out is nothing to the reader. */
+    const char *own[] = {"parallel.expert=auto", "parallel.threads=auto", "parallel.comm=auto", "device=auto"};
+    enum { OWN = sizeof own / sizeof *own };
+    const char **all = malloc((size_t)(OWN + n_overrides) * sizeof *all);
+    if (!all) FATAL("out of memory");
+    for (int i = 0; i < OWN + n_overrides; ++i) all[i] = i < OWN ? own[i] : overrides[i - OWN];
+    enum status status = config_load_json(config, json, path, all, OWN + n_overrides);
+    free(all);
     free(json);
     return status;
 }

@@ -3,8 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 /* Rank 0 holds the one row; the others hold none, and take part in every collective call. */
@@ -58,9 +58,8 @@ double generate(struct lm *lm, const struct generation *g, struct arena *arena, 
     int64_t count = encode(lm, g, tokens), fed = 0, end = count + g->tokens;
     struct lm_memory memory;
     lm_memory_init(&memory, lm->layers, lm->world->rank == 0, relative ? capacity : 0, lm->d_model);
-    struct timespec from, to;
     if (lm->world->rank == 0) fputs(g->prompt, out);
-    clock_gettime(CLOCK_MONOTONIC, &from);
+    double from = clock_seconds();
     for (; count < end; ++count) {
         const real *logits = NULL;
         if (!relative) fed = count > window ? count - window : 0;
@@ -76,9 +75,9 @@ double generate(struct lm *lm, const struct generation *g, struct arena *arena, 
         }
         comm_broadcast(lm->world, &tokens[count], sizeof *tokens, 0);
     }
-    clock_gettime(CLOCK_MONOTONIC, &to);
+    double seconds = clock_seconds() - from;
     if (lm->world->rank == 0) fputc('\n', out);
     lm_memory_free(&memory);
     free(tokens);
-    return (double)g->tokens / ((double)(to.tv_sec - from.tv_sec) + 1e-9 * (double)(to.tv_nsec - from.tv_nsec));
+    return (double)g->tokens / seconds;
 }

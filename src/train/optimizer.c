@@ -25,7 +25,7 @@ double optimizer_update(struct lm *lm, int64_t s) {
     struct params *params = &lm->params;
     double norm = gradient_norm(lm), clip = lm->config->optim.clip, t = (double)s + 1;
     if (!isfinite(norm)) return norm;
-    double scale = clip > 0 ? fmin(1, clip / (norm + 1e-6)) : 1;
+    double scale = fmin(1, clip / (norm + 1e-6));
     ops->adam(params->data, params->m, params->v, params->grad, scale, optimizer_lr(lm->config, s), beta1, beta2,
               epsilon, 1 - pow(beta1, t), 1 - pow(beta2, t), params->total);
     return norm;

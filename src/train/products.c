@@ -3,8 +3,8 @@
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "kernels/ops.h"
 
@@ -55,12 +55,6 @@ void products_count_end(struct products *products) {
     counting = NULL;
 }
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Operands as large as the product's own strides reach; each thread has its own where it is called by each. */
 static void time_one(struct product *p) {
     int64_t a = (p->transpose_a ? p->I : p->N) * p->lda, b = (p->transpose_b ? p->O : p->I) * p->ldb, c = p->N * p->ldc;
@@ -72,7 +66,7 @@ static void time_one(struct product *p) {
     int calls = 1 + (int)(2e8 / (operations + 1)); /* some milliseconds */
     p->seconds = 1e9;
     for (int round = 0; round < 5; ++round) {
-        double from = now();
+        double from = clock_seconds();
 #pragma omp parallel num_threads(threads) if (threads > 1)
         {
             real *own = data + omp_get_thread_num() * (a + b + c);
@@ -80,7 +74,7 @@ static void time_one(struct product *p) {
                 ops->gemm(p->transpose_a, p->transpose_b, p->N, p->O, p->I, 1, own, p->lda, own + a, p->ldb,
                           p->adds ? 1 : 0, own + a + b, p->ldc);
         }
-        double seconds = (now() - from) / calls / threads;
+        double seconds = (clock_seconds() - from) / calls / threads;
         if (seconds < p->seconds) p->seconds = seconds;
     }
     free(data);

@@ -36,10 +36,18 @@ void routes_free(struct routes *routes, const struct step *step) {
     *routes = (struct routes){0};
 }
 
-/* Symbols or choices [local rows, width] from or to a global array [B, width] (rank 2) or [B T, K] (rank 1: rows are
- * tokens). */
+static enum status check_range(struct h5file *file, const char *name, const int32_t *values, int64_t n, int64_t limit) {
+    for (int64_t i = 0; i < n; ++i)
+        if (values[i] < 0 || values[i] >= limit)
+            return status_fail(STATUS_CHECKPOINT, "%s: %s: expected values from 0 to %lld, found %d", h5file_path(file),
+                               name, (long long)limit - 1, values[i]);
+    return STATUS_OK;
+}
+
+/* Integers of this rank's rows from or to a global array [B rows_per_row, width]; rank 1: without the second axis. What
+ * is read lies in 0 .. limit - 1, or is an error that all ranks return. */
 static enum status transfer(struct h5file *file, const char *name, const struct step *step, int rank,
-                            int64_t rows_per_row, int64_t width, int32_t *values, bool back) {
+                            int64_t rows_per_row, int64_t width, int32_t *values, int64_t limit, bool back) {
     int64_t shape[] = {step->lm->config->train.batch * rows_per_row, width}, most = step->rows * rows_per_row * width;
     int64_t *wide = malloc((size_t)(most + 1) * sizeof *wide);
     if (!wide) FATAL("out of memory");
@@ -51,9 +59,11 @@ static enum status transfer(struct h5file *file, const char *name, const struct 
         for (int64_t i = 0; i < count * width && !back; ++i) wide[i] = here[i];
         status = back ? h5file_read(file, name, H5T_INT64, rank, shape, first, count, wide)
                       : h5file_write(file, name, H5T_INT64, rank, shape, first, count, wide);
-        for (int64_t i = 0; i < count * width && back && !status; ++i) here[i] = (int32_t)wide[i];
+        for (int64_t i = 0; i < count * width && back && !status; ++i)
+            here[i] = wide[i] == (int32_t)wide[i] ? (int32_t)wide[i] : -1;
     }
     free(wide);
+    if (back) status = comm_agree(step->lm->world, status ? status : check_range(file, name, values, most, limit));
     return status;
 }
 
@@ -65,7 +75,8 @@ static enum status transfer_routes(struct h5file *file, const char *group, const
             char name[H5_MAX_NAME];
             snprintf(name, sizeof name, "%s/%lld/%s", group, (long long)i, path_names[path]);
             status = transfer(file, name, step, path == ROUTE_CODES ? 1 : 2, step->lm->config->model.segment,
-                              choices_per_token(step, (enum route_path)path), routes->choices[path][i], back);
+                              choices_per_token(step, (enum route_path)path), routes->choices[path][i],
+                              path == ROUTE_CODES ? step->codes : step->lm->config->moe.experts, back);
         }
     return status;
 }
@@ -88,8 +99,10 @@ static enum status write_before(struct h5file *file, const struct step *step, in
     free(json);
     if (!status) status = h5file_write_int(file, "step", number);
     if (!status) status = h5file_write_int(file, "seed", config->run.seed);
-    if (!status) status = transfer(file, "/tokens", step, 2, 1, config->model.segment, (int32_t *)tokens, false);
-    if (!status) status = transfer(file, "/targets", step, 2, 1, config->model.segment, (int32_t *)targets, false);
+    if (!status)
+        status = transfer(file, "/tokens", step, 2, 1, config->model.segment, (int32_t *)tokens, step->lm->V, false);
+    if (!status)
+        status = transfer(file, "/targets", step, 2, 1, config->model.segment, (int32_t *)targets, step->lm->V, false);
     if (!status) status = checkpoint_write_arrays(file, "/parameters", &step->lm->params, step->lm->params.data);
     if (!status) status = checkpoint_write_memory(file, "/memory", step);
     return status;

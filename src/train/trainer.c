@@ -6,18 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "train/evaluate.h"
 #include "train/optimizer.h"
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* The validation text is tried too: too short, it would stop the run only after its first eval.every steps. */
 static enum status open_data(struct trainer *t) {
@@ -133,11 +127,24 @@ struct run {
     int64_t step_tokens; /* seen in them */
     double seconds_all;
     int64_t steps_all;
-    double last_valid;
 };
+
+/* What is not finite is never saved: the last good checkpoint stays. */
+static enum status check_finite(const struct trainer *t) {
+    const struct params *params = &t->lm.params;
+    for (int i = 0; i < params->count; ++i)
+        if (!ops->all_finite(params->list[i]->data, params->list[i]->size))
+            return status_fail(
+                STATUS_NOT_FINITE,
+                "step %lld: expected finite parameters, found others in %s; checkpoints in %s are as before",
+                (long long)t->progress.step, params->list[i]->name, t->config->run.dir);
+    return STATUS_OK;
+}
 
 static enum status save(struct run *run, const char *name) {
     char path[1024];
+    enum status status = comm_agree(run->t->world, check_finite(run->t));
+    if (status) return status;
     snprintf(path, sizeof path, "%s/checkpoints/%s.h5", run->t->config->run.dir, name);
     return checkpoint_write(path, &run->t->step, &run->t->text, &run->t->progress);
 }
@@ -146,13 +153,19 @@ static enum status validate(struct run *run) {
     struct trainer *t = run->t;
     struct evaluation result;
     if (!t->text.splits[SPLIT_VALID].symbols) return STATUS_OK;
-    double from = now();
+    double from = clock_seconds();
     enum status status = evaluate(&result, &t->lm, &t->text, SPLIT_VALID, &t->step.arena);
+    if (!status && !isfinite(result.loss)) {
+        status = check_finite(t);
+        if (!status)
+            status = status_fail(STATUS_NOT_FINITE, "step %lld: expected a finite validation loss, found %g nats",
+                                 (long long)t->progress.step, result.loss);
+        status = comm_agree(t->world, status);
+    }
     if (status) return status;
-    double rate = (double)result.tokens / (now() - from);
+    double rate = (double)result.tokens / (clock_seconds() - from);
     struct metrics_line line = {
         .step = t->progress.step, .split = "valid", .loss = result.loss, .tokens = result.tokens, .tokens_per_s = rate};
-    run->last_valid = result.loss;
     bool best = result.loss < t->progress.best_valid;
     log_info("step %lld: valid loss %.4f nats, %.4f bpc%s", (long long)t->progress.step, result.loss,
              result.loss / M_LN2, best ? ", the best so far" : "");
@@ -168,16 +181,17 @@ static double mean_perplexity(const struct step *step) {
     return sum / (double)step->lm->layers;
 }
 
+/* Fits a terminal of 100 columns. */
 static void format_line(char *out, size_t size, const struct run *run, double rate) {
     const struct trainer *t = run->t;
     long left = (long)((double)(t->config->train.steps - t->progress.step) * run->seconds_all / (double)run->steps_all);
-    int n = snprintf(out, size, "step %lld of %lld: loss %.4f nats, %.3f bpc, %.0f tokens/s, load max/mean %.2f",
-                     (long long)t->progress.step, (long long)t->config->train.steps, t->step.stats.task,
-                     t->step.stats.task / M_LN2, rate, step_load_ratio(&t->step));
+    char codes[48] = "";
     if (t->step.codes)
-        n += snprintf(out + n, size - (size_t)n, ", code perplexity %.1f of %lld", mean_perplexity(&t->step),
-                      (long long)t->step.codes);
-    snprintf(out + n, size - (size_t)n, ", left %ld:%02ld:%02ld", left / 3600, left / 60 % 60, left % 60);
+        snprintf(codes, sizeof codes, ", codes %.1f/%lld", mean_perplexity(&t->step), (long long)t->step.codes);
+    snprintf(out, size, "step %lld/%lld: loss %.4g nats, %.4g bpc, %.0f tokens/s, load %.2f%s, left %ld:%02ld:%02ld",
+             (long long)t->progress.step, (long long)t->config->train.steps, t->step.stats.task,
+             t->step.stats.task / M_LN2, rate, step_load_ratio(&t->step), codes, left / 3600, left / 60 % 60,
+             left % 60);
 }
 
 static enum status report(struct run *run, double lr, double grad_norm) {
@@ -209,24 +223,29 @@ static enum status report(struct run *run, double lr, double grad_norm) {
 
 static enum status not_finite(const struct trainer *t, double grad_norm) {
     const struct step_stats *stats = &t->step.stats;
-    char where[64];
-    if (stats->not_finite > t->lm.layers)
-        snprintf(where, sizeof where, "in the gradients (norm %g)", grad_norm);
-    else if (stats->not_finite == t->lm.layers)
-        snprintf(where, sizeof where, "in the logits");
-    else if (stats->not_finite < 0)
-        snprintf(where, sizeof where, "in the embeddings");
-    else
-        snprintf(where, sizeof where, "in layer %lld", (long long)stats->not_finite);
+    const struct params *params = &t->lm.params;
+    char where[PARAM_NAME + 16] = "the embeddings";
+    bool loss = !isfinite(stats->loss);
+    if (stats->not_finite == t->lm.layers)
+        snprintf(where, sizeof where, "the logits");
+    else if (stats->not_finite >= 0)
+        snprintf(where, sizeof where, "layer %lld", (long long)stats->not_finite);
+    if (stats->not_finite > t->lm.layers) { /* the loss is finite, or overflows as a sum: the gradients tell */
+        snprintf(where, sizeof where, "the sum over all gradients");
+        for (int i = params->count - 1; i >= 0; --i)
+            if (!ops->all_finite(params->list[i]->grad, params->list[i]->size))
+                snprintf(where, sizeof where, "the gradient of %s", params->list[i]->name);
+    }
     return status_fail(STATUS_NOT_FINITE,
-                       "step %lld: expected a finite loss, found %g nats: the first value that is not finite is %s; "
+                       "step %lld: expected a finite %s, found %g%s: the first value that is not finite is in %s; "
                        "checkpoints in %s are as before",
-                       (long long)t->progress.step + 1, stats->loss, where, t->config->run.dir);
+                       (long long)t->progress.step + 1, loss ? "loss" : "gradient", loss ? stats->loss : grad_norm,
+                       loss ? " nats" : "", where, t->config->run.dir);
 }
 
 static enum status train_step(struct run *run, struct observer *observer) {
     struct trainer *t = run->t;
-    double from = now();
+    double from = clock_seconds();
     int64_t number = t->progress.step;
     enum status status = STATUS_OK;
     trainer_read(t);
@@ -236,8 +255,8 @@ static enum status train_step(struct run *run, struct observer *observer) {
     if (!isfinite(grad_norm)) return comm_agree(t->world, not_finite(t, grad_norm));
     if (observer && (status = observer->after(observer, &t->step, number))) return status;
     advance(t);
-    run->step_seconds += now() - from;
-    run->seconds_all += now() - from;
+    run->step_seconds += clock_seconds() - from;
+    run->seconds_all += clock_seconds() - from;
     run->step_tokens += t->config->train.batch * t->config->model.segment;
     run->steps_all++;
     return report(run, optimizer_lr(t->config, number), grad_norm);

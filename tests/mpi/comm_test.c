@@ -316,7 +316,7 @@ static void test_contract(struct comm *comm) {
         }
         int ended = 0;
         EXPECT(waitpid(child, &ended, 0) == child);
-        EXPECT(WIFSIGNALED(ended) && WTERMSIG(ended) == SIGABRT);
+        EXPECT(WIFEXITED(ended) && WEXITSTATUS(ended) == STATUS_INTERNAL);
     }
 }
 

@@ -212,6 +212,11 @@ static void test_json_round_trip(void **state) {
     char *json = config_to_json(&first);
     assert_int_equal(config_load_json(&second, json, "last.h5", NULL, 0), STATUS_OK);
     assert_same(&first, &second);
+    first.run.seed = 1000000000000000; /* cJSON prints it as 1e+15 */
+    char *large = config_to_json(&first);
+    assert_int_equal(config_load_json(&second, large, "last.h5", NULL, 0), STATUS_OK);
+    assert_int_equal(second.run.seed, first.run.seed);
+    free(large);
     const char *const sets[] = {"train.steps=7"};
     assert_int_equal(config_load_json(&second, json, "last.h5", sets, 1), STATUS_OK);
     assert_int_equal(second.train.steps, 7);

@@ -1,6 +1,9 @@
-# The sources as .clang-format and .clang-tidy want them. tidy takes a minute for each core.
-add_test(NAME format COMMAND sh -c "git ls-files '*.c' '*.h' | xargs clang-format --dry-run -Werror"
-         WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-add_test(NAME tidy COMMAND sh -c "git ls-files 'src/*.c' 'comm/*.c' 'kernels/*.c' | xargs -P 2 -n 8 clang-tidy --quiet -p ${CMAKE_BINARY_DIR}"
-         WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+# The sources as .clang-format and .clang-tidy want them.
+file(GLOB_RECURSE format_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/*.[ch] ${CMAKE_SOURCE_DIR}/comm/*.[ch]
+     ${CMAKE_SOURCE_DIR}/kernels/*.[ch] ${CMAKE_SOURCE_DIR}/tests/*.[ch])
+set(tidy_sources ${format_sources})
+list(FILTER tidy_sources EXCLUDE REGEX "/tests/|\\.h$")
+list(JOIN tidy_sources " " tidy_list)
+add_test(NAME format COMMAND clang-format --dry-run -Werror ${format_sources})
+add_test(NAME tidy COMMAND sh -c "echo ${tidy_list} | xargs -P 2 -n 8 clang-tidy --quiet -p ${CMAKE_BINARY_DIR}")
 set_tests_properties(format tidy includes PROPERTIES LABELS source)
