@@ -189,19 +189,18 @@ static void mix(const struct op_case *c) {
     expect_close("gates", p.saved, gates, 2 * N, TOLERANCE);
 }
 
-/* Logits far apart: the gates are 0 and 1, never NaN. */
+/* Logits far apart: the gates are 0 and 1, never NaN. Wide enough for the vector path. */
 static void mix_large(const struct op_case *c) {
-    enum { N = 40 };
+    enum { N = 40, D = 32 };
     (void)c;
-    real logits[2 * N], gates[2 * N], out[N], a[N], b[N];
+    real logits[2 * N], gates[2 * N], out[N * D], a[N * D], b[N * D];
+    for (int i = 0; i < N * D; ++i) a[i] = 3, b[i] = 5;
     for (int n = 0; n < N; ++n) {
         logits[2 * n] = n % 2 ? 200 : -200;
         logits[2 * n + 1] = 0;
-        a[n] = 3;
-        b[n] = 5;
     }
-    ops->mix_forward(out, gates, logits, a, b, N, 1);
-    for (int n = 0; n < N; ++n) assert_true(fabs((double)out[n] - (n % 2 ? 3 : 5)) < 1e-6);
+    ops->mix_forward(out, gates, logits, a, b, N, D);
+    for (int i = 0; i < N * D; ++i) assert_true(fabs((double)out[i] - (i / D % 2 ? 3 : 5)) < 1e-6);
 }
 
 static const struct op_case cases[] = {
