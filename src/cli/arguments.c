@@ -142,9 +142,10 @@ static const struct command *parse(int argc, char **argv, struct arguments *argu
         parse_options(command, argc - words, argv + words, arguments);
         return command;
     }
-    bool known = true, group = argc > 1 && !strcmp(argv[1], "debug"); /* a word of two commands */
-    if (argc < 2 || group || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-?"))
-        print_commands(argc < 2 || (group && argc < 3) ? stderr : stdout);
+    const char *last = argc > 1 ? argv[argc - 1] : ""; /* `vqmoe --help`, but also `vqmoe debug --help` */
+    bool known = true;
+    if (argc < 2 || !strcmp(last, "--help") || !strcmp(last, "-?"))
+        print_commands(argc < 2 ? stderr : stdout);
     else if (!strcmp(argv[1], "--version"))
         cli_print_version();
     else if (!strcmp(argv[1], "--help-keys"))
@@ -152,7 +153,7 @@ static const struct command *parse(int argc, char **argv, struct arguments *argu
     else
         known = false;
     if (!known) fprintf(stderr, "vqmoe: expected a command, found '%s': see vqmoe --help\n", argv[1]);
-    exit(argc < 2 || !known || (group && (argc < 3 || strcmp(argv[2], "--help") != 0)) ? STATUS_CONFIG : STATUS_OK);
+    exit(argc < 2 || !known ? STATUS_CONFIG : STATUS_OK);
 }
 
 /* Of the ranks of a job only the first speaks while arguments are parsed: argp prints and exits by itself. */
