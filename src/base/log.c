@@ -1,6 +1,7 @@
 #include "base/log.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -14,7 +15,7 @@ static void (*on_fatal)(void);
 void log_init(int rank) { log_rank = rank; }
 
 /* Under mpirun every rank's stdout is a terminal of mpirun's own, whatever the user looks at: there it must be said. */
-bool log_is_terminal(void) {
+static bool is_terminal(void) {
     const char *said = getenv("VQMOE_PROGRESS");
     if (said) return *said == '1';
     return isatty(STDOUT_FILENO) && !getenv("OMPI_COMM_WORLD_SIZE");
@@ -57,7 +58,7 @@ void log_error(const char *message) {
 }
 
 void log_progress(const char *format, ...) {
-    if (log_rank != 0 || !log_is_terminal()) return;
+    if (log_rank != 0 || !is_terminal()) return;
     va_list args;
     va_start(args, format);
     fputs("\r\033[K", stdout);

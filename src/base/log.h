@@ -2,8 +2,6 @@
 #ifndef VQMOE_LOG_H
 #define VQMOE_LOG_H
 
-#include <stdbool.h>
-
 void log_init(int rank); /* before the first line; rank 0 alone prints */
 
 void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));    /* stdout, rank 0 */
@@ -11,9 +9,9 @@ void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 void log_error(const char *message); /* stderr, one line */
 
-/* Rewrites the current line on a terminal; prints nothing otherwise. Ended by the next log_info. */
+/* Rewrites the current line on a terminal, or as VQMOE_PROGRESS=0 or 1 says; prints nothing otherwise. Ended by the
+ * next log_info. */
 void log_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
-bool log_is_terminal(void); /* or as the environment says: VQMOE_PROGRESS=0 or 1 */
 
 /* For kernels and communication: prints rank, file and line and ends the whole job; no rank can go on alone. */
 _Noreturn void log_fatal(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));

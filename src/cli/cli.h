@@ -49,7 +49,7 @@ void cli_arguments_free(struct arguments *arguments);
 /* The configuration of a command on configurations; starts the operations on as many threads as are due. Collective
  * over the world. */
 enum status cli_configure(struct config *config, const struct arguments *arguments, struct comm *world);
-enum status cli_start_ops(const struct config *config, struct comm *world);
+void cli_start_ops(const struct config *config, struct comm *world);
 
 /* "vqmoe 0.1.0 (commit), MPI, HDF5 and the rest", in lines. */
 void cli_print_version(void);

@@ -23,9 +23,8 @@ const struct command cli_commands[] = {
     {0},
 };
 
-enum status cli_start_ops(const struct config *config, struct comm *world) {
+void cli_start_ops(const struct config *config, struct comm *world) {
     ops_init_cpu(threads_choose(world, config->parallel.threads));
-    return STATUS_OK;
 }
 
 enum status cli_configure(struct config *config, const struct arguments *arguments, struct comm *world) {
@@ -34,5 +33,6 @@ enum status cli_configure(struct config *config, const struct arguments *argumen
     if (!status && config->parallel.comm == COMM_SELF && world->size > 1)
         status = status_fail(STATUS_CONFIG, "parallel.comm: expected auto or mpi on %d ranks, found self", world->size);
     if ((status = comm_agree(world, status))) return status;
-    return cli_start_ops(config, world);
+    cli_start_ops(config, world);
+    return STATUS_OK;
 }

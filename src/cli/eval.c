@@ -58,7 +58,7 @@ enum status cli_eval(const struct arguments *arguments, struct comm *world) {
     if (!status)
         status = checkpoint_read_config(path, world, &config, arguments->overrides, arguments->n_overrides, bytes, &V,
                                         &step);
-    if (!status) status = cli_start_ops(&config, world);
+    if (!status) cli_start_ops(&config, world);
     if (!status) {
         status = text_open(&text, &config);
         if (!status) status = take_alphabet(&text, bytes, V, path);

@@ -14,7 +14,7 @@ enum status cli_generate(const struct arguments *arguments, struct comm *world) 
     const char *path = arguments->files[0];
     enum status status =
         checkpoint_read_config(path, world, &config, arguments->overrides, arguments->n_overrides, bytes, &V, &step);
-    if (!status) status = cli_start_ops(&config, world);
+    if (!status) cli_start_ops(&config, world);
     if (!status) status = comm_agree(world, lm_init(&lm, &config, V, world, false));
     if (!status) status = checkpoint_read_parameters(path, &lm);
     if (!status) {

@@ -1,8 +1,8 @@
 #include "moe/quantizer.h"
 
-#include <string.h>
+#include "moe/kind.h"
 
-static const struct quantizer_kind *const kinds[] = {&quantizer_vq};
+static const void *const kinds[] = {&quantizer_vq};
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
 enum status quantizer_init(struct quantizer *quantizer, struct params *params, const struct config *config, int layer) {
@@ -15,15 +15,8 @@ enum status quantizer_init(struct quantizer *quantizer, struct params *params, c
         .alpha = config->quantizer.alpha,
         .beta = config->quantizer.beta,
     };
-    char names[256] = "";
-    for (int i = 0; i < KINDS; ++i) {
-        if (!strcmp(kinds[i]->name, config->quantizer.kind)) quantizer->kind = kinds[i];
-        strncat(names, i ? ", " : "", sizeof names - strlen(names) - 1);
-        strncat(names, kinds[i]->name, sizeof names - strlen(names) - 1);
-    }
-    if (!quantizer->kind)
-        return status_fail(STATUS_CONFIG, "quantizer.kind: expected one of %s, found '%s'", names,
-                           config->quantizer.kind);
+    quantizer->kind = kind_find(kinds, KINDS, "quantizer.kind", config->quantizer.kind);
+    if (!quantizer->kind) return STATUS_CONFIG;
     quantizer->kind->init(quantizer, params, config);
     return STATUS_OK;
 }

@@ -11,7 +11,7 @@
 struct quantizer;
 
 struct quantizer_kind {
-    const char *name; /* quantizer.kind */
+    const char *name; /* quantizer.kind; first, see kind.h */
     void (*init)(struct quantizer *quantizer, struct params *params, const struct config *config);
     /* codes [N] and scores [N, M] (the smallest is chosen) from x [N, d] */
     void (*assign)(struct quantizer *quantizer, const struct pass *pass, int32_t *codes, real *scores, const real *x,

@@ -1,8 +1,8 @@
 #include "moe/router.h"
 
-#include <string.h>
+#include "moe/kind.h"
 
-static const struct router_kind *const kinds[] = {&router_smoe, &router_stablemoe};
+static const void *const kinds[] = {&router_smoe, &router_stablemoe};
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
 enum status router_init(struct router *router, struct params *params, const struct config *config, int layer,
@@ -17,14 +17,8 @@ enum status router_init(struct router *router, struct params *params, const stru
         .balance_scope = config->router.balance_scope,
         .world = world,
     };
-    char names[256] = "";
-    for (int i = 0; i < KINDS; ++i) {
-        if (!strcmp(kinds[i]->name, config->router.kind)) router->kind = kinds[i];
-        strncat(names, i ? ", " : "", sizeof names - strlen(names) - 1);
-        strncat(names, kinds[i]->name, sizeof names - strlen(names) - 1);
-    }
-    if (!router->kind)
-        return status_fail(STATUS_CONFIG, "router.kind: expected one of %s, found '%s'", names, config->router.kind);
+    router->kind = kind_find(kinds, KINDS, "router.kind", config->router.kind);
+    if (!router->kind) return STATUS_CONFIG;
     router->kind->init(router, params);
     return STATUS_OK;
 }

@@ -13,7 +13,7 @@
 struct router;
 
 struct router_kind {
-    const char *name; /* router.kind */
+    const char *name; /* router.kind; first, see kind.h */
     double tau;       /* temperature of the balance loss */
     /* Adds its parameters to the table. */
     void (*init)(struct router *router, struct params *params);

@@ -24,7 +24,7 @@ enum status checkpoint_write(const char *path, struct step *step, const struct t
 /* Parameters, moments, attention memory and progress, for the very model that `step` holds. STATUS_CHECKPOINT. */
 enum status checkpoint_resume(const char *path, struct step *step, const struct text *text, struct progress *progress);
 /* The configuration inside (then overrides), and the vocabulary [256] symbol -> byte, its size returned in *V; what
- * eval and generate begin with. step: NULL or the number of updates done. */
+ * eval and generate begin with. step: the number of updates done. */
 enum status checkpoint_read_config(const char *path, struct comm *world, struct config *config,
                                    const char *const *overrides, int n_overrides, uint8_t *bytes, int64_t *V,
                                    int64_t *step);
