@@ -33,6 +33,13 @@ DEFAULTS = {
     "train.batch": 3, "train.accumulate": 1, "run.seed": 1,
 }
 
+# Keys that only some kinds read, at the values they have in a file without them.
+KIND_DEFAULTS = {
+    "router.capacity": 0.0, "router.two_stage": False, "router.switch_step": 0, "router.k_min": 0, "router.k_max": 0,
+    "router.clusters": 0, "router.samples": 0, "router.tau": 1.0, "router.dense_width": 1,
+    "quantizer.width": 0, "quantizer.decay": 0.99, "optim.decay_steps": 0, "train.steps": 0,
+}
+
 
 # ---------------------------------------------------------------- random numbers
 
@@ -60,6 +67,10 @@ def random_words(seed, step, site, row, column, layer, lane):
     return np.choose(column % 4, words)
 
 
+def uniform(seed, step, site, row, column, layer):
+    return (random_words(seed, step, site, row, column, layer, 0) + 0.5) / 2**32
+
+
 class Dropout:
     """Inverted dropout whose mask depends on the place alone."""
 
@@ -78,13 +89,56 @@ class Dropout:
 
 # ---------------------------------------------------------------- the model
 
-def parameter_shapes(cfg, vocabulary):
+class Sizes:
+    """The sizes that the tables of shapes speak of, zeros of the configuration resolved."""
+
+    def __init__(self, cfg, vocabulary):
+        self.V, self.d, self.h, self.E = vocabulary, cfg["model.d_model"], cfg["model.d_inner"], cfg["moe.experts"]
+        self.K = cfg["quantizer.codes"] or self.E
+        self.width = cfg["quantizer.width"] or self.E
+        self.C = cfg["router.clusters"] or self.E
+        self.two_stage = cfg["router.two_stage"]
+        self.dense = self.h * cfg["router.dense_width"]
+
+
+def ffn_shapes(name, E, h, d):
+    return {f"{name}.w1": (E, h, d), f"{name}.b1": (E, h), f"{name}.w2": (E, d, h), f"{name}.b2": (E, d)}
+
+
+# kind: from Sizes to (parameters, state) of a layer
+ROUTER_SHAPES = {
+    "smoe": lambda n: ({"router.weight": (n.E, n.d), "router.bias": (n.E,)}, {}),
+    "stablemoe": lambda n: ({"router.embedding": (n.E, n.d), **(
+        {"router.token_embedding": (n.V, 50), "router.centroids": (n.E, 50)} if n.two_stage else {})}, {}),
+    "xmoe": lambda n: ({"router.reduction": (8, n.d), "router.embedding": (n.E, 8)}, {}),
+    "smoe_dropout": lambda n: ({}, {"router.weight": (n.E, n.d), "router.bias": (n.E,)}),
+    "hash": lambda n: ({}, {}),
+    "cluster": lambda n: ({"router.weight": (n.E, n.d), "router.bias": (n.E,), "router.clusters": (n.C, n.d),
+                           **ffn_shapes("shared", 1, n.h, n.d)},
+                          {"router.centroids": (n.C, n.d), "router.fitted": (1,)}),
+    "dense": lambda n: (ffn_shapes("ffn", 1, n.dense, n.d), {}),
+}
+QUANTIZER_SHAPES = {
+    "vq": lambda n: ({"quantizer.codes": (n.K, n.d)}, {}),
+    "cosine": lambda n: ({"quantizer.codes": (n.K, n.d)}, {}),
+    "factorized": lambda n: ({"quantizer.codes": (n.K, n.width), "quantizer.down": (n.width, n.d),
+                              "quantizer.up": (n.d, n.width)}, {}),
+    "ema": lambda n: ({}, {"quantizer.codes": (n.K, n.d), "quantizer.count": (n.K,), "quantizer.sum": (n.K, n.d)}),
+    "frozen_linear": lambda n: ({"quantizer.weight": (n.d, n.d), "quantizer.bias": (n.d,)},
+                                {"quantizer.basis": (n.K, n.d)}),
+    "online_clustered": lambda n: ({"quantizer.codes": (n.K, n.d)}, {"quantizer.usage": (n.K,)}),
+}
+
+
+def shapes(cfg, vocabulary):
+    """Names and shapes of all parameters, and of all state."""
     d, hd = cfg["model.d_model"], cfg["model.heads"] * cfg["model.d_head"]
-    E, h, mode = cfg["moe.experts"], cfg["model.d_inner"], cfg["moe.mode"]
+    mode, n = cfg["moe.mode"], Sizes(cfg, vocabulary)
     relative = cfg["model.attention"] == "relative"
-    shapes = {"embedding.weight": (vocabulary, d), "softmax.bias": (vocabulary,)}
+    parameters = {"embedding.weight": (vocabulary, d), "softmax.bias": (vocabulary,)}
+    state = {}
     if relative:
-        shapes["attention.bias_w"] = shapes["attention.bias_r"] = (cfg["model.heads"], cfg["model.d_head"])
+        parameters["attention.bias_w"] = parameters["attention.bias_r"] = (cfg["model.heads"], cfg["model.d_head"])
     for i in range(cfg["model.layers"]):
         layer = {f"attention.{n}": (hd, d) for n in ("query", "key", "value") + (("position",) if relative else ())}
         layer["attention.output"] = (d, hd)
@@ -93,18 +147,27 @@ def parameter_shapes(cfg, vocabulary):
             norms += ["moe.input_norm", "moe.output_norm"]
         for norm in norms:
             layer[norm + ".weight"] = layer[norm + ".bias"] = (d,)
-        layer.update({"moe.w1": (E, h, d), "moe.b1": (E, h), "moe.w2": (E, d, h), "moe.b2": (E, d)})
+        if cfg["router.kind"] != "dense":
+            layer.update(ffn_shapes("moe", n.E, n.h, d))
+        kinds = []
         if mode != "discrete":
-            if cfg["router.kind"] == "smoe":
-                layer.update({"router.weight": (E, d), "router.bias": (E,)})
-            else:
-                layer["router.embedding"] = (E, d)
+            kinds.append(ROUTER_SHAPES[cfg["router.kind"]])
         if mode != "continuous":
-            layer["quantizer.codes"] = (cfg["quantizer.codes"] or E, d)
+            kinds.append(QUANTIZER_SHAPES[cfg["quantizer.kind"]])
+        for kind in kinds:
+            more, kept = kind(n)
+            layer.update(more)
+            state.update({f"layer.{i}.{name}": shape for name, shape in kept.items()})
         if mode == "joint":
             layer.update({"mix.weight": (2, d), "mix.bias": (2,)})
-        shapes.update({f"layer.{i}.{name}": shape for name, shape in layer.items()})
-    return shapes
+        parameters.update({f"layer.{i}.{name}": shape for name, shape in layer.items()})
+    return parameters, state
+
+
+def of_layer(values, layer):
+    """The values of one layer, by their names within it."""
+    prefix = f"layer.{layer}."
+    return {name[len(prefix):]: value for name, value in values.items() if name.startswith(prefix)}
 
 
 def sinusoid(positions, d):
@@ -140,28 +203,140 @@ def attention(x, context, p, layer, cfg, R, drop, g):
     return torch.einsum("bhts,bshe->bthe", probabilities, v).reshape(B, L, H * dh) @ p[name + "output"].T
 
 
-def route(x, p, layer, cfg):
-    """Scores [T, E], chosen experts [T, k] by descending score, their weights [T, k]."""
-    if cfg["router.kind"] == "smoe":
-        s = x @ p[f"layer.{layer}.router.weight"].T + p[f"layer.{layer}.router.bias"]
-    else:
-        m = p[f"layer.{layer}.router.embedding"]
-        s = x @ (m / m.norm(dim=1, keepdim=True).clamp(min=1e-4)).T
-    order = s.detach().sort(dim=1, descending=True, stable=True).indices         # stable: ties to the lower expert
-    experts = order[:, :cfg["router.top_k"]]
+# ---------------------------------------------------------------- routers
+
+def decay_steps(cfg):
+    return cfg["optim.decay_steps"] or cfg["train.steps"]
+
+
+def switch_step(cfg):
+    return cfg["router.switch_step"] or max(1, decay_steps(cfg) // 10)
+
+
+def scheduled_k(cfg, step):
+    """smoe_dropout: from k_min to k_max over the N steps."""
+    E, N = cfg["moe.experts"], decay_steps(cfg)
+    low, high = cfg["router.k_min"] or (E + 1) // 2, cfg["router.k_max"] or E
+    return round((high - low) * min(step, N) / N) + low                          # Python rounds halves to even
+
+
+def splitmix64(x):
+    mask = 2**64 - 1
+    x = (x + 0x9E3779B97F4A7C15) & mask
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
+    return x ^ (x >> 31)
+
+
+def linear_scores(x, q):
+    return x @ q["router.weight"].T + q["router.bias"]
+
+
+def embedding_scores(x, q):
+    m = q["router.embedding"]
+    return x @ (m / m.norm(dim=1, keepdim=True).clamp(min=1e-4)).T
+
+
+def reduced_scores(x, q):
+    return embedding_scores(x @ q["router.reduction"].T, q)
+
+
+# kind: scores, and the temperature of the balance loss
+SCORES = {"smoe": (linear_scores, 1.0), "smoe_dropout": (linear_scores, 1.0), "stablemoe": (embedding_scores, 0.3),
+          "xmoe": (reduced_scores, 0.3)}
+
+
+def balance_loss(s, experts, tau):
+    E = s.shape[1]
+    f = torch.bincount(experts.flatten(), minlength=E) / experts.numel()
+    return E * (f * (s / tau).softmax(dim=1).mean(dim=0)).sum()
+
+
+def route_by_scores(x, ids, q, layer, cfg, step):
+    score, tau = SCORES[cfg["router.kind"]]
+    s = score(x, q)
+    choosing, found = s.detach(), {}
+    if cfg["router.two_stage"]:
+        light = q["router.token_embedding"][ids] @ q["router.centroids"].T
+        if step < switch_step(cfg):
+            found["distill"] = cross_entropy(light, choosing.argmax(dim=1))
+        else:
+            choosing = light.detach()
+    second_stage = cfg["router.two_stage"] and "distill" not in found
+    k = scheduled_k(cfg, step) if cfg["router.kind"] == "smoe_dropout" else cfg["router.top_k"]
+    order = choosing.sort(dim=1, descending=True, stable=True).indices           # stable: ties to the lower expert
+    experts = order[:, :k]
     if cfg["router.normalize"] == "all":
         weights = s.softmax(dim=1).gather(1, experts)
     else:
         weights = s.gather(1, experts).softmax(dim=1)
-    return s, experts, weights
+    if not second_stage:
+        found["balance"] = balance_loss(s, experts, tau)
+    return {**found, "experts": experts, "weights": weights, "scores": choosing}
 
 
-def balance_loss(s, experts, cfg):
-    E = s.shape[1]
-    tau = 1.0 if cfg["router.kind"] == "smoe" else 0.3
-    f = torch.bincount(experts.flatten(), minlength=E) / experts.numel()
-    return E * (f * (s / tau).softmax(dim=1).mean(dim=0)).sum()
+def route_by_hash(x, ids, q, layer, cfg, step):
+    salt = (cfg["run.seed"] % 2**64) ^ (layer * 0x9E3779B97F4A7C15 % 2**64)
+    experts = torch.tensor([splitmix64(i ^ salt) % cfg["moe.experts"] for i in ids.tolist()])[:, None]
+    return {"experts": experts, "weights": torch.ones(experts.shape)}
 
+
+def route_by_cluster(x, ids, q, layer, cfg, step):
+    if q["router.fitted"].item() == 0:                                           # the shared expert alone
+        nothing = torch.zeros(len(x), 1)
+        return {"experts": nothing.long(), "weights": nothing, "shared": torch.ones(len(x), 1), "unrouted": True}
+    distance = ((x.detach()[:, None] - q["router.centroids"])**2).sum(dim=2)
+    cluster = distance.sort(dim=1, stable=True).indices[:, 0]                    # ties to the lowest cluster
+    s = (q["router.clusters"][cluster] @ q["router.weight"].T + q["router.bias"]) / cfg["router.tau"]
+    experts = s.detach().sort(dim=1, descending=True, stable=True).indices[:, :1]
+    p = s.softmax(dim=1).gather(1, experts)
+    return {"experts": experts, "weights": p, "shared": 1 - p, "scores": s.detach(), "cluster_distance": distance}
+
+
+ROUTERS = {**{kind: route_by_scores for kind in SCORES}, "hash": route_by_hash, "cluster": route_by_cluster}
+
+
+def admitted(experts, E, capacity):
+    """1.0 for each slot [T, k] that its expert takes, in the order of slots; 0.0 for the others."""
+    if capacity == 0:
+        return torch.ones(experts.shape)
+    limit = math.ceil(capacity * experts.numel() / E)
+    flat = experts.flatten()
+    place = torch.nn.functional.one_hot(flat, E).cumsum(dim=0).gather(1, flat[:, None])
+    return (place <= limit).reshape(experts.shape).double()
+
+
+def ffn(x, g, q, name, layer, drop, lanes):
+    """Every network of NAME on every token: outputs [T, E, d] and ReLU inputs [T, E, h]."""
+    w1, b1, w2, b2 = (q[f"{name}.{n}"] for n in ("w1", "b1", "w2", "b2"))
+    pre = torch.einsum("td,ehd->teh", x, w1) + b1
+    hidden = drop(pre.relu(), 5, row=g.reshape(-1, 1, 1), column=np.arange(w1.shape[1]), layer=layer,
+                  lane=np.asarray(lanes).reshape(-1, 1))
+    return torch.einsum("teh,edh->ted", hidden, w2) + b2, pre.detach()
+
+
+def continuous_path(x, ids, g, q, layer, cfg, drop):
+    if cfg["router.kind"] == "dense":
+        out, pre = ffn(x, g, q, "ffn", layer, drop, [0])
+        return out[:, 0], {"pre": pre}
+    E, tokens = cfg["moe.experts"], torch.arange(x.shape[0])
+    record = ROUTERS[cfg["router.kind"]](x, ids, q, layer, cfg, drop.step)
+    experts, weights, shared = record["experts"], record.pop("weights"), record.pop("shared", None)
+    kept = admitted(experts, E, cfg["router.capacity"])
+    out, pre = ffn(x, g, q, "moe", layer, drop, range(E))
+    y = 0
+    for slot in range(experts.shape[1]):
+        y = y + (weights * kept)[:, slot, None] * out[tokens, experts[:, slot]]
+    pre = pre.gather(1, experts[:, :, None].expand(-1, -1, pre.shape[2]))
+    if shared is not None:
+        out, more = ffn(x, g, q, "shared", layer, drop, [E])
+        y, pre = y + shared * out[:, 0], torch.cat([pre, more], dim=1)
+    if not record.pop("unrouted", False):
+        record["kept"] = kept
+    return y, {**record, "pre": pre}
+
+
+# ---------------------------------------------------------------- quantizers
 
 def straight_through(x, v, cfg):
     if cfg["quantizer.straight_through"] == "full":
@@ -170,53 +345,190 @@ def straight_through(x, v, cfg):
     return (1 - c) * x + c * (v - x).detach()
 
 
-def moe(x, p, layer, cfg, drop, g):
-    """x: [T, d], g: [T]; returns the output [T, d] and a record of the layer."""
-    record = {"moe_input": x.detach()}
-    w1, b1, w2, b2 = (p[f"layer.{layer}.moe.{n}"] for n in ("w1", "b1", "w2", "b2"))
-    h, E = w1.shape[1], w1.shape[0]
-    mode = cfg["moe.mode"]
-    tokens = torch.arange(x.shape[0])
+def unit(x):
+    return x / x.norm(dim=-1, keepdim=True).clamp(min=1e-12)
 
+
+def nearest(z, codes):
+    """The nearest code, and what the choice was made of."""
+    z, codes = z.detach(), codes.detach()
+    distance = (codes**2).sum(dim=1) - 2 * z @ codes.T
+    k = distance.sort(dim=1, stable=True).indices[:, 0]                          # ties to the lowest code
+    return k, {"codes": k, "distance": distance, "distance_from": z}
+
+
+def commitment_loss(z, v, cfg):
+    return cfg["quantizer.beta"] * ((v.detach() - z)**2).mean()
+
+
+def vq_loss(z, v, cfg):
+    return ((v - z.detach())**2).mean() + commitment_loss(z, v, cfg)
+
+
+def quantize_euclidean(x, codes, cfg, loss=vq_loss):
+    k, record = nearest(x, codes)
+    return straight_through(x, codes[k], cfg), {**record, "vq": loss(x, codes[k], cfg)}
+
+
+def quantize_online(x, codes, cfg):
+    k, record = nearest(unit(x), unit(codes))
+    return straight_through(x, codes[k], cfg), {**record, "vq": vq_loss(x, codes[k], cfg)}
+
+
+def quantize_cosine(z, codes, cfg):
+    z, codes = unit(z), unit(codes)
+    k, record = nearest(z, codes)
+    return codes[k].detach() + (z - z.detach()), {**record, "vq": vq_loss(z, codes[k], cfg)}
+
+
+def quantize_factorized(x, q, cfg):
+    zq, record = quantize_cosine(x @ q["quantizer.down"].T, q["quantizer.codes"], cfg)
+    return zq @ q["quantizer.up"].T, record
+
+
+# kind: quantized input [T, d], and a record with codes and loss
+QUANTIZERS = {
+    "vq": lambda x, q, cfg: quantize_euclidean(x, q["quantizer.codes"], cfg),
+    "ema": lambda x, q, cfg: quantize_euclidean(x, q["quantizer.codes"], cfg, commitment_loss),
+    "frozen_linear": lambda x, q, cfg: quantize_euclidean(
+        x, q["quantizer.basis"] @ q["quantizer.weight"].T + q["quantizer.bias"], cfg),
+    "online_clustered": lambda x, q, cfg: quantize_online(x, q["quantizer.codes"], cfg),
+    "cosine": lambda x, q, cfg: quantize_cosine(x, q["quantizer.codes"], cfg),
+    "factorized": quantize_factorized,
+}
+
+
+def discrete_path(x, q, cfg):
+    u, record = QUANTIZERS[cfg["quantizer.kind"]](x, q, cfg)
+    e = record["codes"] % cfg["moe.experts"]
+    names = ("moe_norm", "moe_norm") if cfg["moe.share_norm"] else ("moe.input_norm", "moe.output_norm")
+    if cfg["moe.discrete_norm"]:
+        u = norm(u, q, names[0])
+    pre = torch.einsum("td,thd->th", u, q["moe.w1"][e]) + q["moe.b1"][e]
+    y = torch.einsum("th,tdh->td", pre.relu(), q["moe.w2"][e]) + q["moe.b2"][e]
+    if cfg["moe.discrete_norm"]:
+        y = norm(y, q, names[1])
+    return y, {**record, "pre_discrete": pre.detach()}
+
+
+# ---------------------------------------------------------------- state after the step
+
+def after_ema(q, record, cfg, step, layer):
+    x, K, decay, eps = record["moe_input"], len(q["quantizer.count"]), cfg["quantizer.decay"], 1e-5
+    chosen = record["codes"][:, None] == np.arange(K)                            # [T, K]
+    count = decay * q["quantizer.count"] + (1 - decay) * chosen.sum(axis=0)
+    total = decay * q["quantizer.sum"] + (1 - decay) * chosen.T.astype(float) @ x
+    smoothed = (count + eps) / (count.sum() + K * eps) * count.sum()
+    return {"quantizer.count": count, "quantizer.sum": total, "quantizer.codes": total / smoothed[:, None]}
+
+
+def after_online(q, record, cfg, step, layer):
+    x, v, decay = record["moe_input"], q["quantizer.codes"], cfg["quantizer.decay"]
+    T, K = len(x), len(v)
+    usage = decay * q["quantizer.usage"] + (1 - decay) * np.bincount(record["codes"], minlength=K) / T
+    a = np.exp(-10 * K * usage / (1 - decay) - 1e-3)
+    u = uniform(cfg["run.seed"], step, 9, np.arange(T)[:, None], np.arange(K), layer)
+    cosine = (x / np.linalg.norm(x, axis=1, keepdims=True)) @ (v / np.linalg.norm(v, axis=1, keepdims=True)).T
+    noisy = cosine - np.log(-np.log(u))
+    anchor = noisy.argmax(axis=0)
+    ordered = np.sort(noisy, axis=0)
+    record.update(anchor=anchor, anchor_weight=a, anchor_gap=(ordered[-1] - ordered[-2]).min())
+    return {"quantizer.usage": usage, "quantizer.codes": v * (1 - a[:, None]) + a[:, None] * x[anchor]}
+
+
+def squared_distances(samples, centroids):
+    return ((samples[:, None] - centroids)**2).sum(axis=2)
+
+
+def choice_gap(samples, centroids, distance, own):
+    """Smallest lead of the nearest centroid; one with the same coordinates is no rival."""
+    rival = np.where((centroids[own][:, None] == centroids).all(axis=2), np.inf, distance).min(axis=1)
+    scale = np.maximum(rival, (samples**2).sum(axis=1))
+    lead = rival - distance[np.arange(len(samples)), own]
+    return (lead[np.isfinite(rival)] / scale[np.isfinite(rival)]).min(initial=np.inf)
+
+
+def kmeans(samples, uniforms, steps=20):
+    """k-means++ from one uniform number per centroid, then Lloyd steps. Returns the centroids, the smallest relative
+    lead of any choice on the way and the number of empty clusters met."""
+    N, gap, empty_clusters = len(samples), math.inf, 0
+    chosen = [math.floor(uniforms[0] * N)]
+    for c, u in list(enumerate(uniforms))[1:]:
+        cumulated = squared_distances(samples, samples[chosen]).min(axis=1).cumsum()
+        if cumulated[-1] == 0:
+            chosen.append(c % N)
+        else:
+            chosen.append(int(np.argmax(cumulated > u * cumulated[-1])))
+            gap = min(gap, np.abs(cumulated / cumulated[-1] - u).min())
+    centroids = samples[chosen]
+    for _ in range(steps):
+        distance = squared_distances(samples, centroids)
+        own = distance.argmin(axis=1)                                            # the first of equal ones
+        gap = min(gap, choice_gap(samples, centroids, distance, own))
+        far = np.argsort(-distance.min(axis=1), kind="stable")                   # farthest first, ties to the lowest
+        spread = distance.min(axis=1)[far]
+        centroids, empty = centroids.copy(), 0
+        for c in range(len(centroids)):
+            if (own == c).any():
+                centroids[c] = samples[own == c].mean(axis=0)
+            else:
+                centroids[c] = samples[far[empty]]
+                empty += 1
+                if empty < N and (samples[far[empty - 1]] != samples[far[empty]]).any() and spread[0] > 0:
+                    gap = min(gap, (spread[empty - 1] - spread[empty]) / spread[0])
+        empty_clusters += empty
+    return centroids, gap, empty_clusters
+
+
+def after_cluster(q, record, cfg, step, layer):
+    if step != switch_step(cfg) - 1:
+        return {}
+    x, seed, C = record["moe_input"], cfg["run.seed"], len(q["router.centroids"])
+    words = random_words(seed, step, 10, np.arange(cfg["router.samples"]), np.zeros(1, int), layer, 0)
+    samples = x[(words % np.uint64(len(x))).astype(np.int64)]
+    centroids, gap, empty = kmeans(samples, uniform(seed, step, 11, np.arange(C), np.zeros(1, int), layer))
+    record.update(fit_gap=gap, fit_empty=empty)
+    return {"router.centroids": centroids, "router.fitted": np.ones(1)}
+
+
+# kind of router or quantizer: from the values before the step and the record of the global batch to what changes
+AFTER = {"ema": after_ema, "online_clustered": after_online, "cluster": after_cluster}
+
+
+def after_step(cfg, values, state, records, step):
+    """All state after the step's own updates, and the parameters that these change."""
+    result = dict(state)
+    kinds = {"joint": ("router.kind", "quantizer.kind"), "discrete": ("quantizer.kind",), "continuous": ("router.kind",)}
+    for kind in kinds[cfg["moe.mode"]]:
+        if cfg[kind] in AFTER:
+            for i, record in enumerate(records):
+                changed = AFTER[cfg[kind]](of_layer(values, i), record, cfg, step, i)
+                result.update({f"layer.{i}.{name}": value for name, value in changed.items()})
+    return result
+
+
+# ---------------------------------------------------------------- the whole step
+
+def moe(x, ids, g, q, layer, cfg, drop):
+    """x: [T, d], ids and g: [T]; q: values of the layer. Returns the output [T, d] and a record of the layer."""
+    mode, record = cfg["moe.mode"], {"moe_input": x.detach()}
     if mode != "discrete":
-        s, experts, weights = route(x, p, layer, cfg)
-        pre = torch.einsum("td,ehd->teh", x, w1) + b1                            # every expert on every token
-        hidden = drop(pre.relu(), 5, row=g.reshape(-1, 1, 1), column=np.arange(h), layer=layer,
-                      lane=np.arange(E).reshape(E, 1))
-        out = torch.einsum("teh,edh->ted", hidden, w2) + b2
-        continuous = 0
-        for slot in range(experts.shape[1]):
-            continuous = continuous + weights[:, slot, None] * out[tokens, experts[:, slot]]
-        record.update(scores=s.detach(), experts=experts, balance=balance_loss(s, experts, cfg),
-                      pre=pre.detach().gather(1, experts[:, :, None].expand(-1, -1, h)))
-
+        continuous, more = continuous_path(x, ids, g, q, layer, cfg, drop)
+        record.update(more)
     if mode != "continuous":
-        codes = p[f"layer.{layer}.quantizer.codes"]
-        distance = ((codes**2).sum(dim=1) - 2 * x @ codes.T).detach()
-        k = distance.sort(dim=1, stable=True).indices[:, 0]                      # ties to the lowest code
-        v = codes[k]
-        vq = ((v - x.detach())**2).mean() + cfg["quantizer.beta"] * ((v.detach() - x)**2).mean()
-        e = k % E
-        names = ("moe_norm", "moe_norm") if cfg["moe.share_norm"] else ("moe.input_norm", "moe.output_norm")
-        u = straight_through(x, v, cfg)
-        if cfg["moe.discrete_norm"]:
-            u = norm(u, p, f"layer.{layer}.{names[0]}")
-        pre = torch.einsum("td,thd->th", u, w1[e]) + b1[e]
-        discrete = torch.einsum("th,tdh->td", pre.relu(), w2[e]) + b2[e]
-        if cfg["moe.discrete_norm"]:
-            discrete = norm(discrete, p, f"layer.{layer}.{names[1]}")
-        record.update(codes=k, vq=vq, distance=distance, pre_discrete=pre.detach())
-
+        discrete, more = discrete_path(x, q, cfg)
+        record.update(more)
     if mode == "continuous":
         return continuous, record
     if mode == "discrete":
         return discrete, record
-    mix = (x @ p[f"layer.{layer}.mix.weight"].T + p[f"layer.{layer}.mix.bias"]).softmax(dim=1)
+    mix = (x @ q["mix.weight"].T + q["mix.bias"]).softmax(dim=1)
     return mix[:, 0:1] * continuous + mix[:, 1:2] * discrete, record
 
 
 def forward(p, cfg, tokens, memory, drop, first_row):
-    """tokens: [B, L], rows first_row.. of the global batch; memory: a list of [B, M', d]. Returns logits, records."""
+    """p: parameters and state; tokens: [B, L], rows first_row.. of the global batch; memory: a list of [B, M', d].
+    Returns logits and records."""
     B, L = tokens.shape
     d = cfg["model.d_model"]
     relative = cfg["model.attention"] == "relative"
@@ -248,7 +560,7 @@ def forward(p, cfg, tokens, memory, drop, first_row):
             u = norm(u, p, name + "attention_norm")
 
         z = norm(u, p, name + "moe_norm") if pre_norm else u
-        out, record = moe(z.reshape(B * L, d), p, i, cfg, drop, g.reshape(-1))
+        out, record = moe(z.reshape(B * L, d), tokens.reshape(-1), g.reshape(-1), of_layer(p, i), i, cfg, drop)
         x = u + drop(out.view(B, L, d), 6, layer=i, **at)
         if not pre_norm:
             x = norm(x, p, name + "moe_norm")
@@ -265,9 +577,20 @@ def micro_batches(rows, count):
     return [(a, b) for a, b in zip([0, *ends[:-1]], ends) if b > a]
 
 
-def run_step(cfg, parameters, tokens, targets, memory, step):
+def rescaled(cfg, parameters):
+    """Parameters as the step's forward finds them: xmoe first brings its embeddings to norm 1.5."""
+    if cfg["router.kind"] != "xmoe":
+        return parameters
+    return {name: 1.5 * value / np.linalg.norm(value, axis=1, keepdims=True) if name.endswith("router.embedding") else value
+            for name, value in parameters.items()}
+
+
+def run_step(cfg, parameters, state, tokens, targets, memory, step):
     """One step. All arrays are numpy; returns a dictionary named like the objects of a step file, and the records."""
+    cfg = {**KIND_DEFAULTS, **cfg}
+    parameters = rescaled(cfg, parameters)
     p = {name: torch.tensor(value, dtype=torch.float64, requires_grad=True) for name, value in parameters.items()}
+    values = {**p, **{name: torch.tensor(value, dtype=torch.float64) for name, value in state.items()}}
     tokens, targets = torch.as_tensor(tokens), torch.as_tensor(targets)
     memory = [torch.as_tensor(m, dtype=torch.float64) for m in memory]
     B, L = tokens.shape
@@ -275,20 +598,22 @@ def run_step(cfg, parameters, tokens, targets, memory, step):
     drop = Dropout(cfg, step)
 
     zero = torch.zeros(())
-    task, vq, balance, logits, records = zero, zero, zero, [], []
+    task, vq, balance, distill, logits, records = zero, zero, zero, zero, [], []
     for a, b in micro_batches(B, cfg["train.accumulate"]):
         share = (b - a) / B
-        out, rec = forward(p, cfg, tokens[a:b], [m[a:b] for m in memory], drop, a)
+        out, rec = forward(values, cfg, tokens[a:b], [m[a:b] for m in memory], drop, a)
         task = task + share * cross_entropy(out.reshape((b - a) * L, -1), targets[a:b].reshape(-1))
         vq = vq + share * sum(r.get("vq", zero) for r in rec)
         balance = balance + share * sum(r.get("balance", zero) for r in rec)
+        distill = distill + share * sum(r.get("distill", zero) for r in rec)
         logits.append(out.detach())
         records.append(rec)
-    loss = task + cfg["quantizer.alpha"] * vq + cfg["router.balance"] * balance
+    weight = 0.0 if cfg["router.kind"] == "smoe_dropout" else cfg["router.balance"]
+    loss = task + cfg["quantizer.alpha"] * vq + weight * balance + distill
     loss.backward()
 
     result = {"loss": loss.item(), "task_loss": task.item(), "vq_loss": vq.item(), "balance_loss": balance.item(),
-              "/logits": torch.cat(logits).numpy()}
+              "distill_loss": distill.item(), "/logits": torch.cat(logits).numpy()}
     for name, value in p.items():
         result["/gradients/" + name] = np.zeros(value.shape) if value.grad is None else value.grad.numpy()
     joined = [{key: torch.cat([rec[i][key] for rec in records]).numpy() for key in records[0][i]
@@ -300,16 +625,18 @@ def run_step(cfg, parameters, tokens, targets, memory, step):
         if cfg["model.memory"] > 0 and cfg["model.attention"] == "relative":
             both = np.concatenate([memory[i].numpy(), joined[i]["input"].reshape(B, L, d)], axis=1)
             result[f"/memory_after/{i}"] = both[:, -cfg["model.memory"]:]
+    after = after_step(cfg, {**parameters, **state}, state, joined, step)
+    result.update({"/after/" + name: value for name, value in after.items()})
     return result, joined
 
 
 # ---------------------------------------------------------------- step files
 
 COVERED = {"model.kind": ("lm",), "model.attention": ("relative", "absolute"), "model.norm": ("post", "pre"),
-           "moe.mode": ("joint", "discrete", "continuous"), "router.kind": ("smoe", "stablemoe"),
+           "moe.mode": ("joint", "discrete", "continuous"), "router.kind": tuple(ROUTER_SHAPES),
            "router.normalize": ("all", "topk"), "router.balance_scope": ("global",),
-           "quantizer.kind": ("vq",), "quantizer.straight_through": ("full", "blend")}
-LOSSES = ("loss", "task_loss", "vq_loss", "balance_loss")
+           "quantizer.kind": tuple(QUANTIZER_SHAPES), "quantizer.straight_through": ("full", "blend")}
+LOSSES = ("loss", "task_loss", "vq_loss", "balance_loss", "distill_loss")
 
 
 def read_datasets(group):
@@ -321,20 +648,23 @@ def read_datasets(group):
 def read_inputs(file):
     text = file.attrs["configuration"]
     text = text.decode() if isinstance(text, bytes) else str(text)
-    cfg = json.loads(text)
+    cfg = {**KIND_DEFAULTS, **json.loads(text)}
     cfg["run.seed"] = int(file.attrs["seed"])
     for name, known in COVERED.items():
         if cfg[name] not in known:
             raise SystemExit(f"{name} = {cfg[name]!r}: this reference covers only {', '.join(known)}")
-    parameters = {name: value.astype(np.float64) for name, value in read_datasets(file["parameters"]).items()}
+    if cfg["router.kind"] == "dense" and cfg["moe.mode"] != "continuous":
+        raise SystemExit(f"router.kind = 'dense' has no experts for moe.mode = {cfg['moe.mode']!r}")
+    parameters, state = ({name: value.astype(np.float64) for name, value in read_datasets(file[group]).items()}
+                         if group in file else {} for group in ("parameters", "state"))
     tokens, targets = file["tokens"][()].astype(np.int64), file["targets"][()].astype(np.int64)
     empty = np.zeros((tokens.shape[0], 0, cfg["model.d_model"]))
     memory = [file[f"memory/{i}"][()].astype(np.float64) if f"memory/{i}" in file else empty
               for i in range(cfg["model.layers"])]
-    return cfg, parameters, tokens, targets, memory, int(file.attrs["step"])
+    return cfg, parameters, state, tokens, targets, memory, int(file.attrs["step"])
 
 
-def write_step(path, cfg, parameters, tokens, targets, memory, step, result):
+def write_step(path, cfg, parameters, state, tokens, targets, memory, step, result):
     with h5py.File(path, "w", libver=("v110", "v110")) as file:        # smaller tables than the default
         file.attrs["configuration"] = json.dumps(cfg)
         file.attrs["step"], file.attrs["seed"] = np.int64(step), np.int64(cfg["run.seed"])
@@ -342,6 +672,7 @@ def write_step(path, cfg, parameters, tokens, targets, memory, step, result):
             file.attrs[name] = np.float64(result[name])
         arrays = {"/tokens": tokens, "/targets": targets}
         arrays.update({"/parameters/" + name: value for name, value in parameters.items()})
+        arrays.update({"/state/" + name: value for name, value in state.items()})
         arrays.update({f"/memory/{i}": m for i, m in enumerate(memory) if m.size})
         arrays.update({name: value for name, value in result.items() if name.startswith("/")})
         for name, value in arrays.items():
@@ -363,18 +694,21 @@ def difference(value, reference):
 def check(path, tolerance, quiet=False):
     with h5py.File(path, "r") as file:
         inputs = read_inputs(file)
-        cfg, parameters = inputs[:2]
-        shapes = parameter_shapes(cfg, parameters["embedding.weight"].shape[0])
-        if shapes != {name: value.shape for name, value in parameters.items()}:
-            for name in sorted(set(shapes) | set(parameters)):
-                have = parameters[name].shape if name in parameters else None
-                if shapes.get(name) != have:
-                    print(f"{path}: parameter {name}: expected {shapes.get(name)}, found {have}")
+        cfg, parameters, state = inputs[:3]
+        expected = shapes(cfg, parameters["embedding.weight"].shape[0])
+        wrong = False
+        for what, want, have in zip(("parameter", "state"), expected, (parameters, state)):
+            for name in sorted(set(want) | set(have)):
+                shape = have[name].shape if name in have else None
+                if want.get(name) != shape:
+                    print(f"{path}: {what} {name}: expected {want.get(name)}, found {shape}")
+                    wrong = True
+        if wrong:
             return False
         result, _ = run_step(*inputs)
         found = {"/" + name: value for name, value in read_datasets(file).items()}
         found.update({name: file.attrs[name] for name in LOSSES if name in file.attrs})
-    unknown = [name for name in found if name.startswith(("/gradients/", "/routes/", "/memory_after/"))
+    unknown = [name for name in found if name.startswith(("/gradients/", "/routes/", "/memory_after/", "/after/"))
                and name not in result and np.size(found[name])]
     rows = [(math.inf, name, "not expected") for name in unknown]
     for name, reference in result.items():
@@ -398,15 +732,16 @@ def check(path, tolerance, quiet=False):
 # ---------------------------------------------------------------- fixtures
 
 def keys(**short):
-    """Configuration keys from their last part: dropout=0.1 is model.dropout. `router` is router.kind."""
-    sections = {name.split(".")[1]: name for name in DEFAULTS if name != "quantizer.kind"}
-    sections["router"] = "router.kind"
+    """Configuration keys from their last part: dropout=0.1 is model.dropout. `router` is router.kind, and so on."""
+    sections = {name.split(".")[1]: name for name in {**DEFAULTS, **KIND_DEFAULTS}}
+    sections.update(router="router.kind", quantizer="quantizer.kind")
     return {sections[name]: value for name, value in short.items()}
 
 
 DROP = {"dropout": 0.2, "attention_dropout": 0.15}
 
-# name: (configuration beside DEFAULTS, positions of memory before the step, step)
+# name: (configuration beside DEFAULTS, positions of memory before the step, step); a cluster router is fitted already
+# in the state of steps from router.switch_step on
 FIXTURES = {
     "joint-relative-full-top1-smoe": (keys(), 0, 0),
     "joint-relative-memory-blend-top1-smoe": (keys(memory=4, straight_through="blend"), 4, 3),
@@ -444,66 +779,133 @@ FIXTURES = {
     "continuous-absolute-top2-stablemoe-dropout-accumulate2": (
         keys(mode="continuous", attention="absolute", router="stablemoe", top_k=2, accumulate=2, experts=5, d_model=8,
              d_head=3, **DROP), 0, 19),
+
+    "quantizers-cosine-codes6": (keys(quantizer="cosine", codes=6, memory=4), 4, 1),
+    "quantizers-cosine-discrete-pre-ownnorm-codes3-accumulate2": (
+        keys(quantizer="cosine", codes=3, mode="discrete", norm="pre", share_norm=False, accumulate=2, **DROP), 0, 2),
+    "quantizers-factorized-width3-codes6": (keys(quantizer="factorized", width=3, codes=6, memory=4), 4, 3),
+    "quantizers-factorized-pre-nonorm-top2-dropout": (
+        keys(quantizer="factorized", norm="pre", discrete_norm=False, top_k=2, experts=5, d_model=8, **DROP), 0, 4),
+    "quantizers-factorized-discrete-absolute-ownnorm-width6-codes3-accumulate2": (
+        keys(quantizer="factorized", width=6, codes=3, mode="discrete", attention="absolute", share_norm=False,
+             accumulate=2), 0, 5),
+    "quantizers-ema-full-codes6-accumulate2": (keys(quantizer="ema", codes=6, accumulate=2, memory=4), 4, 6),
+    "quantizers-ema-blend-pre-top2-codes3-dropout": (
+        keys(quantizer="ema", codes=3, straight_through="blend", norm="pre", top_k=2, contribution=0.3, decay=0.9,
+             **DROP), 0, 7),
+    "quantizers-ema-discrete-full-codes5": (keys(quantizer="ema", codes=5, mode="discrete", memory=4), 2, 8),
+    "quantizers-frozen_linear-full-codes6": (keys(quantizer="frozen_linear", codes=6, memory=4), 4, 9),
+    "quantizers-frozen_linear-blend-codes3-accumulate2": (
+        keys(quantizer="frozen_linear", codes=3, straight_through="blend", contribution=0.3, accumulate=2), 0, 10),
+    "quantizers-frozen_linear-discrete-full-pre-ownnorm-dropout": (
+        keys(quantizer="frozen_linear", mode="discrete", norm="pre", share_norm=False, **DROP), 0, 11),
+    "quantizers-online_clustered-full-codes12-accumulate2": (
+        keys(quantizer="online_clustered", codes=12, accumulate=2, memory=4), 4, 12),
+    "quantizers-online_clustered-blend-codes3-dropout": (
+        keys(quantizer="online_clustered", codes=3, straight_through="blend", contribution=0.3, decay=0.95,
+             seed=5 * 2**32 + 77, **DROP), 0, 13),
+    "quantizers-online_clustered-discrete-full-pre-codes9": (
+        keys(quantizer="online_clustered", codes=9, mode="discrete", norm="pre"), 0, 14),
+
 }
 VOCABULARY = 11
 
 
 def draw(cfg, filled, step, seed):
     """Generic random inputs on a grid of 2^-12: exact in float32, and they compress."""
+    cfg = {**KIND_DEFAULTS, **cfg}
     rng = np.random.default_rng(seed)
 
     def normal(shape, mean=0.0, spread=1.0):
         return np.round((mean + spread * rng.standard_normal(shape)) * 4096) / 4096
 
+    def usage(shape):                              # from hardly used, where anchors count, to well used; a finer grid
+        return np.round(0.2 * 10 ** rng.uniform(-4.5, -1.5, shape) * 2**24) / 2**24
+
+    special = {                                    # state and parameters of other than the usual spread
+        "quantizer.count": lambda shape: np.round(rng.uniform(0.2, 3.0, shape) * 4096) / 4096,
+        "quantizer.sum": normal,
+        "quantizer.usage": usage,
+        "quantizer.basis": normal,
+        "router.fitted": lambda shape: np.full(shape, float(step >= switch_step(cfg))),
+    }
     B, L, d, layers = cfg["train.batch"], cfg["model.segment"], cfg["model.d_model"], cfg["model.layers"]
-    parameters = {}
-    for name, shape in parameter_shapes(cfg, VOCABULARY).items():
-        is_norm_weight = "norm.weight" in name
-        parameters[name] = normal(shape, 1.0 if is_norm_weight else 0.0, 0.2 if is_norm_weight else 0.3)
+    parameters, state = {}, {}
+    for values, wanted in zip((parameters, state), shapes(cfg, VOCABULARY)):
+        for name, shape in wanted.items():
+            is_norm_weight = "norm.weight" in name
+            kind = name.split(".", 2)[-1]
+            values[name] = special[kind](shape) if kind in special else \
+                normal(shape, 1.0 if is_norm_weight else 0.0, 0.2 if is_norm_weight else 0.3)
     tokens, targets = rng.integers(0, VOCABULARY, (2, B, L))
     memory = [normal((B, filled, d)) for _ in range(layers)]
-    for i in range(layers):
-        name = f"layer.{i}.quantizer.codes"
-        if name in parameters:                     # codes: some of the layer's own inputs, blurred
-            _, records = run_step(cfg, parameters, tokens, targets, memory, step)
-            K = parameters[name].shape[0]
-            chosen = records[i]["moe_input"][rng.choice(B * L, K, replace=K > B * L)]
-            parameters[name] = np.round(chosen * 4096) / 4096 + normal((K, d), 0.0, 0.4)
-    return cfg, parameters, tokens, targets, memory, step
+    for i in range(layers):                        # codes and centroids: some of the layer's own inputs, blurred
+        for values in (parameters, state):
+            for name in (f"layer.{i}.quantizer.codes", f"layer.{i}.router.centroids"):
+                if name in values and values[name].shape[1] == d:
+                    _, records = run_step(cfg, parameters, state, tokens, targets, memory, step)
+                    K = values[name].shape[0]
+                    chosen = records[i]["moe_input"][rng.choice(B * L, K, replace=K > B * L)]
+                    values[name] = np.round(chosen * 4096) / 4096 + normal((K, d), 0.0, 0.4)
+    return cfg, parameters, state, tokens, targets, memory, step
 
 
-def margins(records, top_k):
-    """Smallest relative gap between what was chosen and the next, of routes and codes; smallest |ReLU input|;
-    smallest number of codes in use."""
-    gap, kink, used = math.inf, math.inf, 99
+def margins(records):
+    """Smallest relative gap between what was chosen and the next, of all choices; smallest |ReLU input|."""
+    gap, kink = math.inf, math.inf
+
+    def nearest_gap(squared, z):
+        squared, size = np.sort(squared, axis=1), (z**2).sum(axis=1)
+        return ((squared[:, 1] - squared[:, 0]) / np.maximum(squared[:, 1], size)).min()
+
     for r in records:
         if "scores" in r:
-            s = -np.sort(-r["scores"], axis=1)
-            gap = min(gap, ((s[:, :-1] - s[:, 1:])[:, :top_k] / np.abs(s).max(axis=1, keepdims=True)).min())
-            kink = min(kink, np.abs(r["pre"]).min())
+            s, k = -np.sort(-r["scores"], axis=1), r["experts"].shape[1]
+            gap = min(gap, ((s[:, :-1] - s[:, 1:])[:, :k] / np.abs(s).max(axis=1, keepdims=True)).min())
+        if "cluster_distance" in r:
+            gap = min(gap, nearest_gap(r["cluster_distance"], r["moe_input"]))
         if "distance" in r:
-            squared = np.sort(r["distance"] + (r["moe_input"]**2).sum(axis=1, keepdims=True), axis=1)
-            scale = np.maximum(squared[:, 1], (r["moe_input"]**2).sum(axis=1))
-            gap = min(gap, ((squared[:, 1] - squared[:, 0]) / scale).min())
-            kink = min(kink, np.abs(r["pre_discrete"]).min())
-            used = min(used, len(np.unique(r["codes"])))
-    return gap, kink, used
+            z = r["distance_from"]
+            gap = min(gap, nearest_gap(r["distance"] + (z**2).sum(axis=1, keepdims=True), z))
+        gap = min(gap, r.get("anchor_gap", math.inf), r.get("fit_gap", math.inf))
+        kink = min([kink] + [np.abs(r[name]).min() for name in ("pre", "pre_discrete") if name in r])
+    return gap, kink
 
 
-def fixtures(folder):
+def telling(cfg, records):
+    """Whether what the fixture is for happens: enough codes in use, anchors that count, slots dropped and not."""
+    good = True
+    for r in records:
+        if "anchor_weight" in r:                   # some codes move half, some stay
+            a = r["anchor_weight"]
+            good &= ((a > 0.05) & (a < 0.9)).any() and (a > 0.05).sum() >= min(2, len(a) // 3)
+            good &= len(np.unique(r["codes"])) >= 2
+        elif "codes" in r:
+            good &= len(np.unique(r["codes"])) >= 3
+        if "cluster_distance" in r:
+            good &= len(np.unique(r["cluster_distance"].argmin(axis=1))) >= 3 and len(np.unique(r["experts"])) >= 2
+        if cfg["router.capacity"] and "kept" in r:
+            used = np.bincount(r["experts"][r["kept"] > 0], minlength=cfg["moe.experts"])
+            good &= (r["kept"] == 0).any() and used.min() < used.max() and (r["kept"] > 0).sum() > r["kept"].size / 2
+    return good
+
+
+def fixtures(folder, only=""):
     os.makedirs(folder, exist_ok=True)
     for number, (name, (changes, filled, step)) in enumerate(FIXTURES.items()):
+        if only not in name:
+            continue
         cfg = {**DEFAULTS, "run.seed": 100 + number, **changes}
         for seed in range(1000 * number, 1000 * number + 1000):      # redraw until float32 chooses alike
             inputs = draw(cfg, filled, step, seed)
             result, records = run_step(*inputs)
-            gap, kink, used = margins(records, cfg["router.top_k"])
-            if gap > 2e-3 and kink > 1e-4 and used >= 3:
+            gap, kink = margins(records)
+            if gap > 2e-3 and kink > 1e-4 and telling(inputs[0], records):
                 break
         else:
             raise SystemExit(f"{name}: no draw with a safe margin")
         path = os.path.join(folder, name + ".h5")
-        write_step(path, *inputs, result)
+        write_step(path, cfg, *inputs[1:], result)
         print(f"{os.path.getsize(path):7d} bytes  draw {seed % 1000:3d}  gap {gap:.1e}  kink {kink:.1e}  {name}")
 
 
@@ -530,16 +932,16 @@ def test_finite_differences(name, parameter_filter, what):
     for seed in range(50):
         inputs = draw(cfg, filled, step, 77 + seed)
         result, records = run_step(*inputs)
-        gap, kink, _ = margins(records, cfg["router.top_k"])
+        gap, kink = margins(records)
         if gap > 1e-3 and kink > 2e-4:
             break
-    parameters = inputs[1]
+    parameters = rescaled(cfg, inputs[1])
     rng = np.random.default_rng(5)
     worst = 0.0
     for parameter in filter(parameter_filter, parameters):
         direction = rng.standard_normal(parameters[parameter].shape)
         direction *= 1e-5 / np.linalg.norm(direction)
-        loss = [run_step(cfg, {**parameters, parameter: parameters[parameter] + sign * direction}, *inputs[2:])[0]["loss"]
+        loss = [run_step(inputs[0], {**parameters, parameter: parameters[parameter] + sign * direction}, *inputs[2:])[0]["loss"]
                 for sign in (1, -1)]
         slope = (result["/gradients/" + parameter] * direction).sum() / 1e-5
         worst = max(worst, abs((loss[0] - loss[1]) / 2e-5 - slope))
@@ -566,7 +968,7 @@ def test_plain_loops():
     changes, filled, step = FIXTURES["joint-relative-longmemory-full-top2-stablemoe-topk-codes7"]
     cfg = {**DEFAULTS, **changes}
     inputs = draw(cfg, filled, step, 3)
-    _, p, tokens, _, memory, _ = inputs
+    _, p, _, tokens, _, memory, _ = inputs
     _, records = run_step(*inputs)
     B, L, d, H, dh = (cfg[k] for k in ("train.batch", "model.segment", "model.d_model", "model.heads", "model.d_head"))
     E = cfg["moe.experts"]
@@ -640,13 +1042,15 @@ def main():
     command.add_argument("file", nargs="+")
     command.add_argument("--tolerance", type=float, default=1e-9)
     command.add_argument("--quiet", action="store_true", help="print only what is beyond the tolerance")
-    commands.add_parser("fixtures").add_argument("folder")
+    command = commands.add_parser("fixtures")
+    command.add_argument("folder")
+    command.add_argument("--only", default="", help="part of the names to write")
     commands.add_parser("selftest")
     a = parser.parse_args()
     if a.command == "check":
         good = all([check(path, a.tolerance, a.quiet) for path in a.file])
     elif a.command == "fixtures":
-        good = fixtures(a.folder) is None
+        good = fixtures(a.folder, a.only) is None
     else:
         good = selftest()
     sys.exit(0 if good else 1)
