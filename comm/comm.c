@@ -1,5 +1,7 @@
 #include "comm/comm.h"
 
+#include <stdlib.h>
+
 #include "base/log.h"
 
 enum { BUCKET = 1 << 20 }; /* elements: 4 MiB of floats */
@@ -24,6 +26,9 @@ void comm_broadcast(struct comm *comm, void *data, int64_t bytes, int root) {
 
 void comm_exchange_rows(struct comm *comm, void *out, const void *in, int64_t row_bytes,
                         const struct comm_blocks *receive, const struct comm_blocks *send) {
+    if (!comm->sent && !(comm->sent = calloc((size_t)comm->size, sizeof *comm->sent))) FATAL("out of memory");
+    for (int p = 0, i = 0; p < comm->size; ++p)
+        for (int end = i + send->per_peer[p]; i < end; ++i) comm->sent[p] += send->count[i] * row_bytes;
     comm->ops->exchange_rows(comm, out, in, row_bytes, receive, send);
 }
 
@@ -40,7 +45,9 @@ struct comm *comm_split_node(struct comm *comm) {
 const void *comm_mpi_handle(struct comm *comm) { return comm->ops->mpi_handle(comm); }
 
 void comm_free(struct comm *comm) {
-    if (comm) comm->ops->free(comm);
+    if (!comm) return;
+    free(comm->sent);
+    comm->ops->free(comm);
 }
 
 enum status comm_agree(struct comm *comm, enum status status) {

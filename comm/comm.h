@@ -42,6 +42,7 @@ struct comm_ops {
 struct comm {
     const struct comm_ops *ops;
     int rank, size;
+    int64_t *sent; /* [size] bytes of rows handed to comm_exchange_rows for each rank so far; NULL before the first */
 };
 
 /* One process alone. */

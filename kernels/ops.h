@@ -38,7 +38,7 @@ struct ops {
     /* out [N, O] = in [N, I] weight [O, I]^T + bias [O] (NULL: none) */
     void (*linear_forward)(real *out, const real *in, const real *weight, const real *bias, int64_t N, int64_t O,
                            int64_t I);
-    /* din [N, I] (NULL: not wanted; adds where add_din), dweight [O, I], dbias [O] (NULL: none) */
+    /* din [N, I] (NULL: not wanted; adds where add_din), dweight [O, I] and dbias [O] (NULL: none) */
     void (*linear_backward)(real *din, bool add_din, real *dweight, real *dbias, const real *dout, const real *in,
                             const real *weight, int64_t N, int64_t O, int64_t I);
 
@@ -94,7 +94,7 @@ struct ops {
     void (*cross_entropy_backward)(real *dlogits, const real *logits, const real *lse, const int32_t *targets,
                                    double scale, int64_t N, int64_t V);
 
-    /* out [N, D] = in / max(norm, floor), norms [N] (N, D: experts and their width) */
+    /* out [N, D] = in / max(norm, floor), norms [N] */
     void (*normalize_rows_forward)(real *out, real *norms, const real *in, double floor, int64_t N, int64_t D);
     void (*normalize_rows_backward)(real *din, const real *dout, const real *out, const real *norms, double floor,
                                     int64_t N, int64_t D); /* adds */
@@ -124,7 +124,8 @@ struct ops {
     void (*code_error_backward)(real *dx, real *dtable, const real *x, const real *table, const int32_t *codes,
                                 double commit, double code_scale, int64_t N, int64_t D);
 
-    /* Stable counting sort of N slots by key: order[i] = slot at place i, place[slot] = i, counts [E] */
+    /* Stable counting sort of N slots by expert: order[i] = slot at place i, place[slot] = i, counts [E]. A dropped
+     * slot (expert -1) has place -1 and is not in the order; the functions below pass it over. */
     void (*sort_by_expert)(int64_t *order, int64_t *place, int64_t *counts, const int32_t *experts, int64_t N,
                            int64_t E);
     /* out [N, D] = in[index[n] / divisor] */
@@ -132,7 +133,7 @@ struct ops {
     /* out [N, D] = sum_j weights[n, j] rows[place[n K + j]], j in order; weights NULL: 1; adds where add */
     void (*combine_forward)(real *out, bool add, const real *rows, const int64_t *place, const real *weights, int64_t N,
                             int64_t K, int64_t D);
-    /* drows[place[n K + j]] = weights[n, j] dout[n]; dweights [N, K] = dout[n] . rows[place] */
+    /* drows[place[n K + j]] = weights[n, j] dout[n]; dweights [N, K] = dout[n] . rows[place], 0 of a dropped slot */
     void (*combine_backward)(real *drows, real *dweights, const real *dout, const real *rows, const int64_t *place,
                              const real *weights, int64_t N, int64_t K, int64_t D);
 

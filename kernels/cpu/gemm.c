@@ -62,7 +62,7 @@ static void linear_forward(real *out, const real *in, const real *weight, const 
 static void linear_backward(real *din, bool add_din, real *dweight, real *dbias, const real *dout, const real *in,
                             const real *weight, int64_t N, int64_t O, int64_t I) {
     if (din) ops->gemm(false, false, N, I, O, 1, dout, O, weight, I, add_din ? 1 : 0, din, I);
-    ops->gemm(true, false, O, I, N, 1, dout, O, in, I, 1, dweight, I);
+    if (dweight) ops->gemm(true, false, O, I, N, 1, dout, O, in, I, 1, dweight, I);
     if (!dbias) return;
 #pragma omp parallel for schedule(static) if (N * O > PARALLEL_MIN)
     for (int64_t block = 0; block < (O + 15) / 16; ++block) { /* a thread owns columns: no two add to one sum */

@@ -57,6 +57,7 @@ static void layer_norm_backward(real *din, real *dweight, real *dbias, const rea
 }
 
 static void normalize_rows_forward(real *out, real *norms, const real *in, double floor, int64_t N, int64_t D) {
+#pragma omp parallel for schedule(static) if (N * D > PARALLEL_MIN)
     for (int64_t n = 0; n < N; ++n) {
         double squares = 0;
         for (int64_t i = 0; i < D; ++i) squares += (double)in[n * D + i] * in[n * D + i];
@@ -69,6 +70,7 @@ static void normalize_rows_forward(real *out, real *norms, const real *in, doubl
 /* Above the floor d(x / |x|) = (dout - out (out . dout)) / |x|; below it the divisor is a constant. */
 static void normalize_rows_backward(real *din, const real *dout, const real *out, const real *norms, double floor,
                                     int64_t N, int64_t D) {
+#pragma omp parallel for schedule(static) if (N * D > PARALLEL_MIN)
     for (int64_t n = 0; n < N; ++n) {
         const real *y = out + n * D, *dy = dout + n * D;
         bool above = norms[n] > (real)floor;

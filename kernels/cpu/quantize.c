@@ -1,14 +1,18 @@
+#include <string.h>
+
 #include "kernels/cpu/cpu.h"
 
 static void nearest_code(int32_t *codes, real *distance, const real *z, const real *table, int64_t N, int64_t M,
                          int64_t D) {
-    ops->gemm(false, true, N, M, D, -2, z, D, table, D, 0, distance, M);
+    if (!N) return;
     for (int64_t m = 0; m < M; ++m) {
         real squares = 0;
 #pragma omp simd reduction(+ : squares)
         for (int64_t i = 0; i < D; ++i) squares += table[m * D + i] * table[m * D + i];
-        for (int64_t n = 0; n < N; ++n) distance[n * M + m] += squares;
+        distance[m] = squares;
     }
+    for (int64_t n = 1; n < N; ++n) memcpy(distance + n * M, distance, (size_t)M * sizeof *distance);
+    ops->gemm(false, true, N, M, D, -2, z, D, table, D, 1, distance, M);
 #pragma omp parallel for schedule(static) if (N * M > PARALLEL_MIN)
     for (int64_t n = 0; n < N; ++n) {
         const real *d = distance + n * M;

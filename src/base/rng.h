@@ -13,8 +13,11 @@ enum rng_site {
     RNG_EXPERT = 5,
     RNG_MOE_OUTPUT = 6,
     RNG_FINAL = 7,
-    RNG_SAMPLE = 8, /* generation: row = stream, step = position */
-    RNG_INIT = 255, /* initial values: step = hash of the parameter's name */
+    RNG_SAMPLE = 8,          /* generation: row = stream, step = position */
+    RNG_ANCHOR = 9,          /* online_clustered: row = token, column = code */
+    RNG_CLUSTER_SAMPLE = 10, /* cluster: row = sample */
+    RNG_CLUSTER_START = 11,  /* cluster: row = centroid */
+    RNG_INIT = 255,          /* initial values: step = hash of the parameter's name */
 };
 
 /* One place in the model at one update: all that a draw depends on but its row and column. */

@@ -19,7 +19,8 @@ enum {
     KEY_SEED,
     KEY_RECORD,
     KEY_REPLAY,
-    KEY_STEPS
+    KEY_STEPS,
+    KEY_INIT_FROM
 };
 
 static const struct {
@@ -28,6 +29,7 @@ static const struct {
 } options[] = {
     {0, {"set", 's', "KEY=VALUE", 0, "Override a configuration key; more KEY=VALUE may follow", 0}},
     {TAKES_RESUME, {"resume", KEY_RESUME, "CHECKPOINT", 0, "Go on from this checkpoint", 0}},
+    {TAKES_INIT, {"init-from", KEY_INIT_FROM, "CHECKPOINT", 0, "Begin with its weights, where they fit", 0}},
     {TAKES_OUT, {"out", KEY_OUT, "FILE", 0, "Where to write (default: step.h5)", 0}},
     {TAKES_SPLIT, {"split", KEY_SPLIT, "NAME", 0, "train, valid or test (default)", 0}},
     {TAKES_GENERATION, {"prompt", KEY_PROMPT, "TEXT", 0, "Text to continue", 0}},
@@ -61,6 +63,7 @@ static error_t parse_one(int key, char *text, struct argp_state *state) {
     switch (key) {
     case 's': append(&a->overrides, &a->n_overrides, text); break;
     case KEY_RESUME: a->resume = text; break;
+    case KEY_INIT_FROM: a->init_from = text; break;
     case KEY_OUT: a->out = text; break;
     case KEY_SPLIT: a->split = text; break;
     case KEY_PROMPT: a->prompt = text; break;

@@ -46,20 +46,20 @@ static double timed_step(struct step *step, int64_t number, int32_t *tokens, int
     double from = clock_seconds();
     step_gradients(step, number, NULL, tokens, targets);
     optimizer_update(step->lm, number);
+    lm_after_step(step->lm, number);
     return clock_seconds() - from;
 }
 
 /* Max over mean of the rows that the ranks' experts had in the last step. */
 static double rank_load(const struct step *step) {
-    const struct config *config = step->lm->config;
-    int64_t E = config->moe.experts, first = step->lm->params.experts_first, count = step->lm->params.experts_count;
+    int64_t E = step->lm->E, first = step->lm->params.experts_first, count = step->lm->params.experts_count;
     double here = 0, most, all;
     for (int64_t i = 0; i < step->lm->layers; ++i)
-        for (int64_t e = first; e < first + count; ++e) here += step->stats.load[i * E + e];
+        for (int64_t e = first; e < first + count && e < E; ++e) here += step->stats.load[i * E + e];
     most = all = here;
     comm_allreduce(step->lm->group, &most, 1, COMM_DOUBLE, COMM_MAX);
     comm_allreduce(step->lm->group, &all, 1, COMM_DOUBLE, COMM_SUM);
-    return most / all * step->lm->group->size;
+    return all > 0 ? most / all * step->lm->group->size : 1;
 }
 
 /* What was resident at most above what was before the model, against the formula. The largest over ranks, then rank 0's
@@ -140,7 +140,7 @@ enum status cli_bench(const struct arguments *arguments, struct comm *world) {
     status = comm_agree(world, lm_init(&lm, &config, SYMBOLS, world, true));
     if (!status) {
         struct step step;
-        params_initialise(&lm.params, (uint64_t)config.run.seed);
+        lm_start(&lm);
         step_init(&step, &lm);
         log_info("%d ranks, %lld rows of %lld symbols, memory %lld, %s", world->size, (long long)config.train.batch,
                  (long long)config.model.segment, (long long)config.model.memory, ops_library());

@@ -12,6 +12,7 @@ struct arguments {
     const char **overrides; /* [n_overrides] "key=value" */
     int n_overrides;
     const char *resume;          /* --resume CHECKPOINT */
+    const char *init_from;       /* --init-from CHECKPOINT */
     const char *out;             /* --out FILE */
     const char *split;           /* --split NAME */
     const char *prompt;          /* --prompt TEXT */
@@ -28,6 +29,7 @@ enum option_set {
     TAKES_GENERATION = 8,
     TAKES_ROUTES = 16,
     TAKES_STEPS = 32,
+    TAKES_INIT = 128,
     TAKES_KEYS = 64, /* lists all configuration keys in its --help */
 };
 

@@ -14,7 +14,8 @@ static enum status before(struct observer *observer, const struct step *step, in
     char group[H5_MAX_NAME];
     snprintf(group, sizeof group, "/routes/%lld", (long long)number);
     if (!observer->routes->replay) return STATUS_OK;
-    return comm_agree(step->lm->world, routes_read(((struct recorder *)observer)->file, group, observer->routes, step));
+    return comm_agree(step->lm->world,
+                      routes_read(((struct recorder *)observer)->file, group, observer->routes, step, number));
 }
 
 static enum status after(struct observer *observer, const struct step *step, int64_t number) {
@@ -22,7 +23,7 @@ static enum status after(struct observer *observer, const struct step *step, int
     snprintf(group, sizeof group, "/routes/%lld", (long long)number);
     if (observer->routes->replay) return STATUS_OK;
     return comm_agree(step->lm->world,
-                      routes_write(((struct recorder *)observer)->file, group, observer->routes, step));
+                      routes_write(((struct recorder *)observer)->file, group, observer->routes, step, number));
 }
 
 static void report_flips(struct comm *world, const struct routes *routes) {
@@ -56,7 +57,7 @@ enum status cli_debug_routes(const struct arguments *arguments, struct comm *wor
         return comm_agree(world,
                           status_fail(STATUS_CONFIG, "debug routes: expected one of --record FILE and --replay FILE"));
     enum status status = cli_configure(&config, arguments, world);
-    if (!status) status = trainer_init(&trainer, &config, world, arguments->resume);
+    if (!status) status = trainer_init(&trainer, &config, world, arguments->resume, NULL);
     if (!status) status = run(&trainer, arguments, world);
     trainer_free(&trainer);
     return status;

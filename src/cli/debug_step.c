@@ -7,7 +7,7 @@ enum status cli_debug_step(const struct arguments *arguments, struct comm *world
     struct config config;
     struct trainer trainer = {0};
     enum status status = cli_configure(&config, arguments, world);
-    if (!status) status = trainer_init(&trainer, &config, world, arguments->resume);
+    if (!status) status = trainer_init(&trainer, &config, world, arguments->resume, NULL);
     if (!status) {
         trainer_read(&trainer);
         status = step_file_write(arguments->out, &trainer.step, trainer.progress.step, trainer.tokens, trainer.targets);

@@ -35,7 +35,7 @@ static enum status run(struct lm *lm, const struct text *text, enum split split,
     struct arena arena = {0};
     struct evaluation result;
     enum status status = checkpoint_read_parameters(path, lm);
-    if (!status) status = evaluate(&result, lm, text, split, &arena);
+    if (!status) status = evaluate(&result, lm, text, split, step, &arena);
     if (!status)
         log_info("%s: loss %.6f nats, %.4f bpc, perplexity %.3f, %lld tokens, after step %lld", split_names[split],
                  result.loss, result.loss / M_LN2, exp(result.loss), (long long)result.tokens, (long long)step);

@@ -24,6 +24,7 @@ enum status cli_generate(const struct arguments *arguments, struct comm *world) 
             .tokens = arguments->tokens,
             .temperature = arguments->temperature,
             .seed = (uint64_t)arguments->seed,
+            .step = step,
         };
         double rate = generate(&lm, &generation, &arena, stdout);
         log_info("(%lld symbols, %.1f a second)", (long long)arguments->tokens, rate);

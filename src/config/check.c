@@ -48,23 +48,50 @@ enum status loader_check(struct loader *loader) {
                            (long long)config->model.d_model);
     status = at_most(loader, "router.top_k", config->router.top_k, "moe.experts", config->moe.experts);
     if (status) return status;
+    int64_t k_max = config->router.k_max ? config->router.k_max : config->moe.experts;
+    status = at_most(loader, "router.k_max", config->router.k_max, "moe.experts", config->moe.experts);
+    if (status) return status;
+    status = at_most(loader, "router.k_min", config->router.k_min, "router.k_max", k_max);
+    if (status) return status;
     status = at_most(loader, "train.accumulate", config->train.accumulate, "train.batch", config->train.batch);
     if (status) return status;
     if ((status = check_data(loader))) return status;
     return check_memory(loader);
 }
 
+int64_t config_total_steps(const struct config *config) {
+    return config->optim.decay_steps ? config->optim.decay_steps : config->train.steps;
+}
+
+int64_t config_switch_step(const struct config *config) {
+    int64_t tenth = config_total_steps(config) / 10;
+    return config->router.switch_step ? config->router.switch_step : tenth > 1 ? tenth : 1;
+}
+
 enum status config_check_resumed(const struct config *config, const struct config *written, const char *source) {
-    static const char *const names[] = {"run.seed",          "data.kind",     "data.newlines",  "model.attention",
-                                        "model.norm",        "model.segment", "moe.mode",       "moe.share_norm",
-                                        "moe.discrete_norm", "router.kind",   "quantizer.kind", "train.batch"};
+    static const char *const names[] = {"run.seed",
+                                        "data.kind",
+                                        "data.newlines",
+                                        "model.attention",
+                                        "model.norm",
+                                        "model.segment",
+                                        "moe.mode",
+                                        "moe.share_norm",
+                                        "moe.discrete_norm",
+                                        "router.kind",
+                                        "router.two_stage",
+                                        "quantizer.kind",
+                                        "quantizer.straight_through",
+                                        "train.batch"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char now[CONFIG_TEXT], then[CONFIG_TEXT];
         key_format(key_find(names[i]), config, now, sizeof now);
         key_format(key_find(names[i]), written, then, sizeof then);
         if (strcmp(now, then) != 0)
-            return status_fail(STATUS_CHECKPOINT, "%s: %s: expected %s, as this run is configured, found %s", source,
-                               names[i], now, then);
+            return status_fail(STATUS_CHECKPOINT,
+                               "%s: %s: expected %s, as this run is configured, found %s; to take "
+                               "its weights alone into a new run: --init-from",
+                               source, names[i], now, then);
     }
     return STATUS_OK;
 }

@@ -55,10 +55,19 @@ struct config {
         enum normalize normalize;
         double balance;
         enum balance_scope balance_scope;
+        double capacity; /* 0: none */
+        bool two_stage;
+        int64_t switch_step;  /* 0 (auto): a tenth of the steps; see config_switch_step */
+        int64_t k_min, k_max; /* 0 (auto): half the experts, all */
+        int64_t clusters;     /* 0: as many as experts */
+        int64_t samples;
+        double tau;
+        int64_t dense_width;
     } router;
     struct {
-        char kind[32]; /* a name of the list in moe/quantizer.c */
-        int64_t codes; /* 0: as many as experts */
+        char kind[32];        /* a name of the list in moe/quantizer.c */
+        int64_t codes, width; /* 0: as many as experts */
+        double decay;
         enum code_init init;
         enum straight_through straight_through;
         double contribution, alpha, beta;
@@ -83,6 +92,9 @@ struct config {
     struct {
         int64_t every_steps; /* 0: at the end only */
     } checkpoint;
+    struct {
+        int64_t every, tokens; /* every 0: never */
+    } diagnostics;
 };
 
 /* Reads the YAML files in order, then the overrides ("key=value"); later ones win. Defaults depend on
@@ -99,6 +111,11 @@ enum status config_load_json(struct config *config, const char *json, const char
 /* A run goes on as what it was: STATUS_CHECKPOINT where a key that no array's shape shows differs from what `source`
  * was written with. */
 enum status config_check_resumed(const struct config *config, const struct config *written, const char *source);
+
+/* N of every schedule: the learning rate's and the routers'. */
+int64_t config_total_steps(const struct config *config);
+/* The first step of the second stage of a router that has two; at least 1. */
+int64_t config_switch_step(const struct config *config);
 
 /* All keys as one flat JSON object, in table order; the caller frees it. */
 char *config_to_json(const struct config *config);

@@ -35,7 +35,7 @@ enum status loader_read_json(struct loader *loader, const char *json, const char
 
 /* Numbers and truth values go in as they are printed: only texts need quotes. */
 static bool is_quoted(const struct config_key *key, const char *text) {
-    return key->type == KEY_TEXT || key->type == KEY_ENUM || (key->has_auto && strcmp(text, "auto") == 0);
+    return key->type == KEY_TEXT || key->type == KEY_ENUM || (key->word && strcmp(text, key->word) == 0);
 }
 
 const char *loader_json_library(void) { return cJSON_Version(); }

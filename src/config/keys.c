@@ -13,7 +13,7 @@
 #define REAL(member, default, least, most, about) \
     MEMBER(member), .type = KEY_REAL, .value = default, .min = least, .max = most, .help = about
 #define FRACTION(member, default, about) MEMBER(member), .type = KEY_FRACTION, .value = default, .help = about
-#define AUTO(number) .has_auto = true, .auto_value = number
+#define WORD(text, number) .word = text, .word_value = number
 
 /* Help, defaults, ranges and errors all come from here; --help, YAML and JSON list the keys in this order. */
 const struct config_key config_keys[] = {
@@ -46,29 +46,40 @@ const struct config_key config_keys[] = {
     {BOOL(moe.share_norm, "true", "one norm for the block and the discrete path")},
     {BOOL(moe.discrete_norm, "true", "norms in the discrete path")},
 
-    {TEXT(router.kind, "stablemoe", "smoe, stablemoe")},
+    {TEXT(router.kind, "stablemoe", "smoe, stablemoe, xmoe, smoe_dropout, hash, cluster, dense")},
     {INT(router.top_k, "1", 1, 65535, "experts of a token; at most moe.experts")},
     {ENUM(router.normalize, "all", "all|topk", "softmax over all or top k"), .published = "topk"},
     {REAL(router.balance, "0.01", 0, 1000, "weight of the balance loss"), .published = "0"},
     {ENUM(router.balance_scope, "global", "global|rank", "tokens that are balanced together")},
+    {REAL(router.capacity, "none", 0, 65535, "room of an expert over the mean; others are dropped"), WORD("none", 0)},
+    {BOOL(router.two_stage, "false", "stablemoe: distil, then freeze a light router")},
+    {INT(router.switch_step, "auto", 0, 1e9, "stablemoe, cluster: second stage; auto: a tenth"), WORD("auto", 0)},
+    {INT(router.k_min, "auto", 0, 65535, "smoe_dropout: first k; auto: half the experts"), WORD("auto", 0)},
+    {INT(router.k_max, "auto", 0, 65535, "smoe_dropout: last k; auto: all experts"), WORD("auto", 0)},
+    {INT(router.clusters, "auto", 0, 65535, "cluster: centroids; auto: moe.experts"), WORD("auto", 0)},
+    {INT(router.samples, "4096", 1, 1e7, "cluster: tokens that k-means sees")},
+    {REAL(router.tau, "0.05", 1e-6, 1e6, "cluster: temperature of its scores")},
+    {INT(router.dense_width, "1", 1, 65535, "dense: multiples of model.d_inner")},
 
-    {TEXT(quantizer.kind, "vq", "vq")},
-    {INT(quantizer.codes, "auto", 0, 65535, "of each layer; auto: moe.experts"), AUTO(0)},
+    {TEXT(quantizer.kind, "vq", "vq, cosine, factorized, ema, frozen_linear, online_clustered")},
+    {INT(quantizer.codes, "auto", 0, 65535, "of each layer; auto: moe.experts"), WORD("auto", 0)},
+    {INT(quantizer.width, "auto", 0, 65536, "factorized: of a code; auto: moe.experts"), WORD("auto", 0)},
+    {FRACTION(quantizer.decay, "0.99", "ema, online_clustered: of the moving averages")},
     {ENUM(quantizer.init, "normal", "normal|uniform", "initial codes")},
     {ENUM(quantizer.straight_through, "full", "full|blend", "input of the discrete path"), .published = "blend"},
     {REAL(quantizer.contribution, "0.05", 0, 1, "share of the code in blend")},
     {REAL(quantizer.alpha, "0.08", 0, 1000, "weight of the VQ loss")},
     {REAL(quantizer.beta, "0.25", 0, 1000, "weight of the commitment in it")},
 
-    {INT(parallel.expert, "auto", 1, 65535, "ranks that share the experts; auto: all"), AUTO(0)},
-    {INT(parallel.threads, "auto", 1, 1024, "per rank; auto: cores of the node / its ranks"), AUTO(0)},
+    {INT(parallel.expert, "auto", 1, 65535, "ranks that share the experts; auto: all"), WORD("auto", 0)},
+    {INT(parallel.threads, "auto", 1, 1024, "per rank; auto: cores of the node / its ranks"), WORD("auto", 0)},
     {ENUM(parallel.comm, "auto", "auto|self|mpi", "auto: mpi where there are several ranks")},
     {ENUM(device, "auto", "auto|cpu", "where kernels run")},
 
     {REAL(optim.lr, "0.00035", 0, 10, "Adam's highest learning rate")},
     {REAL(optim.clip, "0.25", 1e-6, 1e6, "largest norm of the gradient")},
     {INT(optim.warmup, "0", 0, 1e9, "steps of linear warm-up")},
-    {INT(optim.decay_steps, "auto", 1, 1e9, "end of the cosine; auto: train.steps"), AUTO(0)},
+    {INT(optim.decay_steps, "auto", 1, 1e9, "end of the cosine; auto: train.steps"), WORD("auto", 0)},
 
     {INT(train.batch, "44", 1, 1e6, "rows of a step, all ranks together")},
     {INT(train.steps, "100000", 0, 1e9, "updates")},
@@ -78,9 +89,12 @@ const struct config_key config_keys[] = {
     {INT(eval.every, "4000", 1, 1e9, "steps between two validations")},
     {INT(eval.batch, "10", 1, 1e6, "rows")},
     {INT(eval.segment, "128", 1, 65536, "symbols of a row at a time")},
-    {INT(eval.memory, "auto", 0, 131072, "auto: as far back as in training"), AUTO(-1)},
+    {INT(eval.memory, "auto", 0, 131072, "auto: as far back as in training"), WORD("auto", -1)},
 
     {INT(checkpoint.every_steps, "4000", 0, 1e9, "0: at the end only")},
+
+    {INT(diagnostics.every, "1000", 0, 1e9, "steps between two looks at the routing; 0: never")},
+    {INT(diagnostics.tokens, "1024", 1, 1e6, "of the probe set, rounded up to whole rows")},
 };
 const int config_n_keys = sizeof config_keys / sizeof config_keys[0];
 _Static_assert(sizeof config_keys / sizeof config_keys[0] <= CONFIG_MAX_KEYS, "raise CONFIG_MAX_KEYS");

@@ -20,8 +20,8 @@ struct config_key {
     const char *published; /* default under `preset: published`; NULL: the same */
     double min, max;       /* KEY_INT, KEY_REAL */
     const char *names;     /* KEY_ENUM: "first|second", in the order of the enum */
-    bool has_auto;         /* KEY_INT: the word `auto` stands for auto_value */
-    int64_t auto_value;
+    const char *word;      /* KEY_INT, KEY_REAL: this word (auto, none) stands for word_value; NULL: there is none */
+    int64_t word_value;
     const char *help;
 };
 

@@ -58,8 +58,12 @@ static void format_range(const struct config_key *key, char *out, size_t size) {
     case KEY_TEXT: snprintf(out, size, "%s", key->size < CONFIG_TEXT ? "name" : "text"); break;
     case KEY_ENUM: snprintf(out, size, "%s", key->names); break;
     case KEY_BOOL: snprintf(out, size, "true|false"); break;
-    case KEY_INT: snprintf(out, size, "%.0f..%.0f%s", key->min, key->max, key->has_auto ? "|auto" : ""); break;
-    case KEY_REAL: snprintf(out, size, "%g..%g real", key->min, key->max); break;
+    case KEY_INT:
+        snprintf(out, size, "%.0f..%.0f%s%s", key->min, key->max, key->word ? "|" : "", key->word ? key->word : "");
+        break;
+    case KEY_REAL:
+        snprintf(out, size, "%g..%g real%s%s", key->min, key->max, key->word ? "|" : "", key->word ? key->word : "");
+        break;
     case KEY_FRACTION: snprintf(out, size, "[0, 1) real"); break;
     }
 }

@@ -10,9 +10,11 @@
 /* Members are copied in and out: an enum is stored as an int. */
 _Static_assert(sizeof(enum preset) == sizeof(int), "enums are ints");
 
+static bool is_word(const struct config_key *key, const char *text) { return key->word && !strcmp(text, key->word); }
+
 static bool parse_int(const struct config_key *key, const char *text, int64_t *value) {
-    if (key->has_auto && strcmp(text, "auto") == 0) {
-        *value = key->auto_value;
+    if (is_word(key, text)) {
+        *value = key->word_value;
         return true;
     }
     char *end;
@@ -22,6 +24,10 @@ static bool parse_int(const struct config_key *key, const char *text, int64_t *v
 }
 
 static bool parse_real(const struct config_key *key, const char *text, double *value) {
+    if (is_word(key, text)) {
+        *value = (double)key->word_value;
+        return true;
+    }
     char *end;
     *value = strtod(text, &end);
     if (end == text || *end || isspace((unsigned char)*text) || !isfinite(*value)) return false;
@@ -71,14 +77,13 @@ bool key_parse(const struct config_key *key, const char *text, struct config *co
 }
 
 void key_expected(const struct config_key *key, char *out, size_t size) {
+    const char * or = key->word ? " or " : "", *word = key->word ? key->word : "";
     switch (key->type) {
     case KEY_TEXT: snprintf(out, size, "text of at most %zu bytes", key->size - 1); break;
     case KEY_ENUM: snprintf(out, size, "%s%s", strchr(key->names, '|') ? "one of " : "", key->names); break;
     case KEY_BOOL: snprintf(out, size, "true or false"); break;
-    case KEY_INT:
-        snprintf(out, size, "an integer from %.0f to %.0f%s", key->min, key->max, key->has_auto ? " or auto" : "");
-        break;
-    case KEY_REAL: snprintf(out, size, "a number from %g to %g", key->min, key->max); break;
+    case KEY_INT: snprintf(out, size, "an integer from %.0f to %.0f%s%s", key->min, key->max, or, word); break;
+    case KEY_REAL: snprintf(out, size, "a number from %g to %g%s%s", key->min, key->max, or, word); break;
     case KEY_FRACTION: snprintf(out, size, "a number from 0 to below 1"); break;
     }
 }
@@ -103,12 +108,17 @@ void key_format(const struct config_key *key, const struct config *config, char 
     case KEY_ENUM: format_name(key->names, *(const int *)member, out, size); break;
     case KEY_BOOL: snprintf(out, size, "%s", *(const bool *)member ? "true" : "false"); break;
     case KEY_INT:
-        if (key->has_auto && *(const int64_t *)member == key->auto_value)
-            snprintf(out, size, "auto");
+        if (key->word && *(const int64_t *)member == key->word_value)
+            snprintf(out, size, "%s", key->word);
         else
             snprintf(out, size, "%lld", (long long)*(const int64_t *)member);
         break;
     case KEY_REAL:
-    case KEY_FRACTION: format_real(*(const double *)member, out, size); break;
+    case KEY_FRACTION:
+        if (key->word && *(const double *)member == (double)key->word_value)
+            snprintf(out, size, "%s", key->word);
+        else
+            format_real(*(const double *)member, out, size);
+        break;
     }
 }

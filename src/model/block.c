@@ -1,13 +1,13 @@
 #include "model/block.h"
 
-enum status block_init(struct block *block, struct params *params, const struct config *config, int layer,
+enum status block_init(struct block *block, struct params *params, const struct config *config, int layer, int64_t V,
                        struct param *bias_w, struct param *bias_r, struct comm *world, struct comm *group) {
     int64_t d = config->model.d_model;
     *block = (struct block){.layer = layer, .norm = config->model.norm, .d_model = d};
     attention_init(&block->attention, params, layer, d, config->model.heads, config->model.d_head, bias_w, bias_r);
     block->attention_norm = norm_add(params, layer, "attention_norm", d);
     block->moe_norm = norm_add(params, layer, "moe_norm", d);
-    return moe_init(&block->moe, params, config, layer, block->moe_norm, world, group);
+    return moe_init(&block->moe, params, config, layer, V, block->moe_norm, world, group);
 }
 
 /* [B, length + T, d]: each row's memory, then its x. */

@@ -20,7 +20,7 @@ struct block {
     const real *out; /* [N, d], for the search of the first value that is not finite */
 };
 
-enum status block_init(struct block *block, struct params *params, const struct config *config, int layer,
+enum status block_init(struct block *block, struct params *params, const struct config *config, int layer, int64_t V,
                        struct param *bias_w, struct param *bias_r, struct comm *world, struct comm *group);
 /* Returns [N, d] in the arena. x [B, T, d]; memory [B, capacity, d] of which the first `length` positions of a row are
  * filled, oldest first; sinusoids [length + T, d], NULL where absolute. Collective over the group (and the world, while

@@ -25,11 +25,11 @@ void lm_memory_free(struct lm_memory *memory) {
 
 /* World = groups x ranks of a group; neighbours form a group. */
 static enum status split_world(struct lm *lm, const struct config *config, struct comm *world) {
-    int64_t size = config->parallel.expert ? config->parallel.expert : world->size, E = config->moe.experts;
+    int64_t size = config->parallel.expert ? config->parallel.expert : world->size, E = lm->E;
     if (world->size % size)
         return status_fail(STATUS_CONFIG, "parallel.expert: expected a divisor of the number of ranks, %d, found %lld",
                            world->size, (long long)size);
-    if (size > E)
+    if (E && size > E)
         return status_fail(STATUS_CONFIG,
                            "moe.experts: expected at least one expert per rank of a group, %lld, found %lld",
                            (long long)size, (long long)E);
@@ -45,6 +45,9 @@ enum status lm_init(struct lm *lm, const struct config *config, int64_t V, struc
     int64_t d = config->model.d_model, embedding[] = {V, d}, bias[] = {config->model.heads, config->model.d_head};
     struct params *params = &lm->params;
     *lm = (struct lm){.config = config, .V = V, .d_model = d, .layers = config->model.layers};
+    const struct router_kind *router = router_kind_find(config->router.kind);
+    if (!router) return STATUS_CONFIG;
+    lm->E = config->moe.mode == MOE_CONTINUOUS && router->ffn == FFN_ONLY ? 0 : config->moe.experts;
     enum status status = split_world(lm, config, world);
     if (status) return status;
     lm->embedding = params_add(params, -1, "embedding.weight", PLACE_REPLICATED, INITIAL_WEIGHT, 2, embedding);
@@ -56,13 +59,14 @@ enum status lm_init(struct lm *lm, const struct config *config, int64_t V, struc
     lm->blocks = calloc((size_t)lm->layers, sizeof *lm->blocks);
     if (!lm->blocks) FATAL("out of memory");
     for (int i = 0; i < lm->layers; ++i)
-        if ((status = block_init(&lm->blocks[i], params, config, i, lm->bias_w, lm->bias_r, world, lm->group)))
+        if ((status = block_init(&lm->blocks[i], params, config, i, V, lm->bias_w, lm->bias_r, world, lm->group)))
             return status;
     params_allocate(params, with_moments);
     return STATUS_OK;
 }
 
 void lm_free(struct lm *lm) {
+    for (int64_t i = 0; lm->blocks && i < lm->layers; ++i) moe_free(&lm->blocks[i].moe);
     params_free(&lm->params);
     free(lm->blocks);
     comm_free(lm->group);
@@ -83,10 +87,10 @@ static void remember(struct lm_memory *memory, int64_t layer, int64_t row, const
 }
 
 /* Drop(embedding sqrt(d)), and where absolute + Drop(sinusoid(L - 1 - t)). */
-static const real *embed(struct lm *lm, const struct pass *pass, const int32_t *tokens) {
+static const real *embed(struct lm *lm, const struct pass *pass) {
     int64_t d = lm->d_model, N = pass->tokens, T = pass->positions;
     real *x = ARENA_ARRAY(pass->arena, real, N * d);
-    ops->embedding_forward(x, lm->embedding->data, tokens, sqrt((double)d), N, d);
+    ops->embedding_forward(x, lm->embedding->data, pass->ids, sqrt((double)d), N, d);
     ops->dropout(x, NULL, x, pass_dropout(pass, RNG_EMBEDDING, 0, 0), pass_token_first(pass), N, d);
     if (lm->config->model.attention == ATTENTION_ABSOLUTE) {
         real *positions = ARENA_ARRAY(pass->arena, real, T * d);
@@ -98,22 +102,23 @@ static const real *embed(struct lm *lm, const struct pass *pass, const int32_t *
 
 static struct lm_loss losses_of(const struct lm *lm, const struct pass *pass) {
     struct lm_loss loss = {.task = ops->sum(lm->losses, pass->tokens) / (double)pass->tokens_global};
-    double share = (double)pass->tokens_micro / (double)pass->tokens_global;
     for (int64_t i = 0; pass->train && i < lm->layers; ++i) {
         const struct moe *moe = &lm->blocks[i].moe;
         loss.vq += moe->quantizer.vq_loss;
         /* A global balance loss is the same on every rank: one of them counts it. */
         bool counts = moe->router.balance_scope == BALANCE_RANK || lm->world->rank == 0;
-        if (moe->mode != MOE_DISCRETE && counts) loss.balance += share * moe->router.balance_loss;
+        if (moe->mode == MOE_DISCRETE) continue;
+        if (counts) loss.balance += pass_share(pass) * moe->router.balance_loss;
+        loss.distill += moe->router.distill_loss;
     }
     return loss;
 }
 
 struct lm_loss lm_forward(struct lm *lm, const struct pass *pass, struct routes *routes, struct lm_memory *memory,
-                          int64_t memory_row, const int32_t *tokens, const int32_t *targets) {
+                          int64_t memory_row, const int32_t *targets) {
     int64_t d = lm->d_model, N = pass->tokens, length = memory ? memory->length : 0, S = length + pass->positions;
-    lm->tokens = tokens, lm->targets = targets;
-    const real *x = lm->embedded = embed(lm, pass, tokens);
+    lm->targets = targets;
+    const real *x = lm->embedded = embed(lm, pass);
     real *sinusoids = NULL;
     if (lm->config->model.attention == ATTENTION_RELATIVE) {
         sinusoids = ARENA_ARRAY(pass->arena, real, S * d);
@@ -153,14 +158,29 @@ void lm_backward(struct lm *lm, const struct pass *pass) {
         block_backward(&lm->blocks[i], pass, dx, dout);
     }
     ops->dropout(dx, NULL, dx, pass_dropout(pass, RNG_EMBEDDING, 0, 0), pass_token_first(pass), N, d);
-    ops->embedding_backward(lm->embedding->grad, dx, lm->tokens, sqrt((double)d), N, d);
+    ops->embedding_backward(lm->embedding->grad, dx, pass->ids, sqrt((double)d), N, d);
     arena_release(pass->arena, mark);
+}
+
+void lm_start(struct lm *lm) {
+    params_initialise(&lm->params, (uint64_t)lm->config->run.seed);
+    for (int64_t i = 0; i < lm->layers; ++i) moe_start(&lm->blocks[i].moe);
+}
+
+void lm_after_step(struct lm *lm, int64_t step) {
+    for (int64_t i = 0; i < lm->layers; ++i) moe_after_step(&lm->blocks[i].moe, step);
+#ifndef NDEBUG
+    int64_t least = (int64_t)params_hash(&lm->params), most = least;
+    comm_allreduce(lm->world, &least, 1, COMM_INT64, COMM_MIN);
+    comm_allreduce(lm->world, &most, 1, COMM_INT64, COMM_MAX);
+    if (least != most) FATAL("step %lld: the ranks' replicated parameters or state differ", (long long)step);
+#endif
 }
 
 void lm_reduce_gradients(struct lm *lm) {
     struct params *params = &lm->params;
     comm_allreduce_buckets(lm->world, params->grad, params->replicated);
-    comm_allreduce_buckets(lm->replicas, params->grad + params->replicated, params->total - params->replicated);
+    comm_allreduce_buckets(lm->replicas, params->grad + params->replicated, params->trained - params->replicated);
 }
 
 int64_t lm_first_not_finite(const struct lm *lm, const struct pass *pass) {

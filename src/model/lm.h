@@ -18,7 +18,7 @@ void lm_memory_free(struct lm_memory *memory);
 
 struct lm {
     const struct config *config;
-    int64_t V, d_model, layers;
+    int64_t V, d_model, layers, E; /* E 0: no experts (router.kind: dense) */
     struct params params;
     struct param *embedding, *bias; /* [V, d], [V] */
     struct param *bias_w, *bias_r;  /* [H, D]; NULL where absolute */
@@ -26,28 +26,34 @@ struct lm {
     struct comm *world, *group;     /* group: expert-parallel, made from world, owned */
     struct comm *replicas;          /* ranks of the other groups that hold the same experts, owned */
 
-    const int32_t *tokens, *targets;      /* [N] kept for the backward, as is what follows, in the pass's arena */
+    const int32_t *targets;               /* [N] kept for the backward, as is what follows, in the pass's arena */
     const real *embedded;                 /* [N, d] */
     real *hidden, *logits, *lse, *losses; /* [N, d] after dropout, [N, V], [N], [N] */
 };
 
 /* What one micro-batch adds to the step's losses; this rank's part, in nats per token of the global batch. */
 struct lm_loss {
-    double task, vq, balance; /* vq and balance: sums over layers, before alpha and lambda */
+    double task, vq, balance, distill; /* sums over layers but for task; vq and balance before alpha and lambda */
 };
 
 /* config must outlive the model. Collective over world. STATUS_CONFIG: more ranks than experts, a group size that does
  * not divide the world. */
 enum status lm_init(struct lm *lm, const struct config *config, int64_t V, struct comm *world, bool with_moments);
 void lm_free(struct lm *lm);
+/* A fresh model: initial values of parameters and state, from run.seed. */
+void lm_start(struct lm *lm);
 
-/* tokens, targets [N]; both must live until the backward. memory: rows memory_row .. of it are this micro-batch's; they
- * get the new values, the caller advances. targets NULL: no loss, logits alone. Collective over the group (and the
- * world, while training). */
+/* The symbols are pass->ids; targets [N] must live until the backward. memory: rows memory_row .. of it are this
+ * micro-batch's; they get the new values, the caller advances. targets NULL: no loss, logits alone. Collective over the
+ * group (and the world, while training). */
 struct lm_loss lm_forward(struct lm *lm, const struct pass *pass, struct routes *routes, struct lm_memory *memory,
-                          int64_t memory_row, const int32_t *tokens, const int32_t *targets);
+                          int64_t memory_row, const int32_t *targets);
 /* Adds to every gradient. The logits are gone afterwards. Collective over the group. */
 void lm_backward(struct lm *lm, const struct pass *pass);
+
+/* After the update of step `step`: what no gradient moves. Collective over the world. In a build with assertions every
+ * rank's parameters and state are then compared. */
+void lm_after_step(struct lm *lm, int64_t step);
 
 /* Sums gradients over the ranks that hold the same values. Collective over the world. */
 void lm_reduce_gradients(struct lm *lm);

@@ -1,19 +1,33 @@
 #include "moe/experts.h"
 
+#include <stdio.h>
+
+static struct param *add(struct params *params, int layer, const char *name, const char *part, enum placement placement,
+                         struct initial initial, int rank, const int64_t *shape) {
+    char full[PARAM_NAME];
+    snprintf(full, sizeof full, "%s.%s", name, part);
+    return params_add(params, layer, full, placement, initial, rank, shape);
+}
+
+static void add_all(struct experts *experts, struct params *params, const char *name, enum placement placement,
+                    int64_t E) {
+    int64_t d = experts->d_model, h = experts->d_inner, w1[] = {E, h, d}, w2[] = {E, d, h};
+    experts->w1 = add(params, experts->layer, name, "w1", placement, INITIAL_WEIGHT, 3, w1);
+    experts->b1 = add(params, experts->layer, name, "b1", placement, INITIAL_ZERO, 2, w1);
+    experts->w2 = add(params, experts->layer, name, "w2", placement, INITIAL_WEIGHT, 3, w2);
+    experts->b2 = add(params, experts->layer, name, "b2", placement, INITIAL_ZERO, 2, w2);
+}
+
 void experts_init(struct experts *experts, struct params *params, int layer, int64_t E, int64_t d_model,
                   int64_t d_inner) {
-    int64_t w1[] = {E, d_inner, d_model}, w2[] = {E, d_model, d_inner};
-    *experts = (struct experts){
-        .layer = layer,
-        .d_model = d_model,
-        .d_inner = d_inner,
-        .first = params->experts_first,
-        .count = params->experts_count,
-        .w1 = params_add(params, layer, "moe.w1", PLACE_EXPERT, INITIAL_WEIGHT, 3, w1),
-        .b1 = params_add(params, layer, "moe.b1", PLACE_EXPERT, INITIAL_ZERO, 2, w1),
-        .w2 = params_add(params, layer, "moe.w2", PLACE_EXPERT, INITIAL_WEIGHT, 3, w2),
-        .b2 = params_add(params, layer, "moe.b2", PLACE_EXPERT, INITIAL_ZERO, 2, w2),
-    };
+    *experts = (struct experts){layer, d_model, d_inner, params->experts_first, params->experts_count, 0, 0, 0, 0};
+    add_all(experts, params, "moe", PLACE_EXPERT, E);
+}
+
+void experts_init_one(struct experts *experts, struct params *params, int layer, const char *name, int64_t number,
+                      int64_t d_model, int64_t d_inner) {
+    *experts = (struct experts){layer, d_model, d_inner, number, 1, 0, 0, 0, 0};
+    add_all(experts, params, name, PLACE_REPLICATED, 1);
 }
 
 static struct dropout expert_dropout(const struct experts *experts, const struct pass *pass, int64_t i, bool wanted) {

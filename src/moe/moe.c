@@ -1,8 +1,8 @@
 #include "moe/moe.h"
 
-enum status moe_init(struct moe *moe, struct params *params, const struct config *config, int layer,
+enum status moe_init(struct moe *moe, struct params *params, const struct config *config, int layer, int64_t V,
                      struct norm block_norm, struct comm *world, struct comm *group) {
-    int64_t d = config->model.d_model, mix[] = {2, d};
+    int64_t d = config->model.d_model, h = config->model.d_inner, mix[] = {2, d};
     *moe = (struct moe){.mode = config->moe.mode,
                         .layer = layer,
                         .d_model = d,
@@ -11,11 +11,15 @@ enum status moe_init(struct moe *moe, struct params *params, const struct config
                         .discrete_norm = config->moe.discrete_norm,
                         .input_norm = block_norm,
                         .output_norm = block_norm};
-    experts_init(&moe->experts, params, layer, moe->E, d, config->model.d_inner);
     if (moe->mode != MOE_DISCRETE) {
-        enum status status = router_init(&moe->router, params, config, layer, world);
+        enum status status = router_init(&moe->router, params, config, layer, V, world);
         if (status) return status;
+        moe->E = moe->router.E;
+        enum router_ffn ffn = moe->router.kind->ffn;
+        if (ffn == FFN_ONLY) experts_init_one(&moe->ffn, params, layer, "ffn", 0, d, h * config->router.dense_width);
+        if (ffn == FFN_SHARED) experts_init_one(&moe->ffn, params, layer, "shared", moe->E, d, h);
     }
+    if (moe->E) experts_init(&moe->experts, params, layer, moe->E, d, h);
     if (moe->mode == MOE_CONTINUOUS) return STATUS_OK;
     if (moe->discrete_norm && !config->moe.share_norm) {
         moe->input_norm = norm_add(params, layer, "moe.input_norm", d);
@@ -25,7 +29,22 @@ enum status moe_init(struct moe *moe, struct params *params, const struct config
         moe->mix_weight = params_add(params, layer, "mix.weight", PLACE_REPLICATED, INITIAL_WEIGHT, 2, mix);
         moe->mix_bias = params_add(params, layer, "mix.bias", PLACE_REPLICATED, INITIAL_ZERO, 1, mix);
     }
-    return quantizer_init(&moe->quantizer, params, config, layer);
+    return quantizer_init(&moe->quantizer, params, config, layer, world);
+}
+
+void moe_free(struct moe *moe) {
+    router_free(&moe->router);
+    quantizer_free(&moe->quantizer);
+}
+
+void moe_start(struct moe *moe) {
+    if (moe->mode != MOE_CONTINUOUS && moe->quantizer.kind->start) moe->quantizer.kind->start(&moe->quantizer);
+}
+
+void moe_after_step(struct moe *moe, int64_t step) {
+    if (moe->mode != MOE_DISCRETE && moe->router.kind->after_step) moe->router.kind->after_step(&moe->router, step);
+    if (moe->mode != MOE_CONTINUOUS && moe->quantizer.kind->after_step)
+        moe->quantizer.kind->after_step(&moe->quantizer, step);
 }
 
 /* Rows to their experts and back, in send order. */
@@ -45,27 +64,68 @@ static const real *path_backward(struct moe *moe, struct moe_path *path, const s
     return plan_return(&path->plan, pass->arena, din, moe->d_model);
 }
 
+/* The FFN that every token takes, on its own rank. */
+static real *ffn_forward(struct moe *moe, const struct pass *pass, const real *x) {
+    struct moe_ffn *shared = &moe->shared;
+    int64_t N = pass->tokens, *tokens = NULL;
+    shared->begin[0] = 0, shared->begin[1] = N;
+    if (pass->train && pass->dropout > 0) {
+        tokens = ARENA_ARRAY(pass->arena, int64_t, N);
+        for (int64_t n = 0; n < N; ++n) tokens[n] = pass_token_first(pass) + n;
+    }
+    return shared->out = experts_forward(&moe->ffn, &shared->use, pass, x, shared->begin, tokens);
+}
+
+/* y += (1 - p) FFN(x) */
+static void add_shared(struct moe *moe, const struct pass *pass, const real *x, real *y) {
+    int64_t N = pass->tokens;
+    real *rest = ARENA_ARRAY(pass->arena, real, N);
+    moe->shared.place = ARENA_ARRAY(pass->arena, int64_t, N);
+    ops->fill(rest, 1, N);
+    ops->add_scaled(rest, moe->router.weights, -1, N); /* k is 1 */
+    for (int64_t n = 0; n < N; ++n) moe->shared.place[n] = n;
+    moe->shared.weights = rest;
+    ops->combine_forward(y, true, ffn_forward(moe, pass, x), moe->shared.place, rest, N, 1, moe->d_model);
+}
+
+/* dx adds; dweights [N] of p gets what the shared expert loses to it. */
+static void add_shared_backward(struct moe *moe, const struct pass *pass, real *dx, real *dweights, const real *dy) {
+    int64_t N = pass->tokens, d = moe->d_model;
+    real *dout = ARENA_ARRAY(pass->arena, real, N * d), *drest = ARENA_ARRAY(pass->arena, real, N);
+    ops->combine_backward(dout, drest, dy, moe->shared.out, moe->shared.place, moe->shared.weights, N, 1, d);
+    const real *din = experts_backward(&moe->ffn, &moe->shared.use, pass, dout);
+    ops->add(dx, dx, din, N * d);
+    ops->add_scaled(dweights, drest, -1, N);
+}
+
 /* y_c = sum over the chosen e of p_e FFN_e(x) */
 static real *continuous_forward(struct moe *moe, const struct pass *pass, struct routes *routes, const real *x) {
     struct router *router = &moe->router;
+    if (!moe->E) return ffn_forward(moe, pass, x);
     router_forward(router, pass, routes, x, pass->tokens);
-    path_forward(moe, &moe->continuous, pass, x, router->experts, router->K, pass->train && pass->dropout > 0);
+    path_forward(moe, &moe->continuous, pass, x, router->routed, router->K, pass->train && pass->dropout > 0);
     real *y = ARENA_ARRAY(pass->arena, real, pass->tokens * moe->d_model);
     ops->combine_forward(y, false, moe->continuous.returned, moe->continuous.plan.place, router->weights, pass->tokens,
                          router->K, moe->d_model);
+    if (router->kind->ffn == FFN_SHARED) add_shared(moe, pass, x, y);
     return y;
 }
 
 static void continuous_backward(struct moe *moe, const struct pass *pass, real *dx, const real *dy) {
     struct moe_path *path = &moe->continuous;
     struct router *router = &moe->router;
-    real *dslots = ARENA_ARRAY(pass->arena, real, path->plan.slots * moe->d_model);
+    int64_t N = pass->tokens, d = moe->d_model;
+    if (!moe->E) {
+        ops->add(dx, dx, experts_backward(&moe->ffn, &moe->shared.use, pass, dy), N * d);
+        return;
+    }
+    real *dslots = ARENA_ARRAY(pass->arena, real, path->plan.sent * d);
     real *dweights = ARENA_ARRAY(pass->arena, real, path->plan.slots);
-    ops->combine_backward(dslots, dweights, dy, path->returned, path->plan.place, router->weights, pass->tokens,
-                          router->K, moe->d_model);
+    ops->combine_backward(dslots, dweights, dy, path->returned, path->plan.place, router->weights, N, router->K, d);
     const real *din = path_backward(moe, path, pass, dslots);
-    ops->combine_forward(dx, true, din, path->plan.place, NULL, pass->tokens, router->K, moe->d_model);
-    router_backward(router, pass, dx, dweights, moe->x, pass->tokens);
+    ops->combine_forward(dx, true, din, path->plan.place, NULL, N, router->K, d);
+    if (router->kind->ffn == FFN_SHARED) add_shared_backward(moe, pass, dx, dweights, dy);
+    router_backward(router, pass, dx, dweights, moe->x, N);
 }
 
 /* y_d = LN(FFN_{k* mod E}(LN(xq))) */
@@ -92,7 +152,7 @@ static void discrete_backward(struct moe *moe, const struct pass *pass, real *dx
     ops->gather_rows(dslots, dy, path->plan.order, 1, N, d);
     ops->combine_forward(din, false, path_backward(moe, path, pass, dslots), path->plan.place, NULL, N, 1, d);
     if (moe->discrete_norm) norm_backward(&moe->input_norm, &moe->input_use, pass, din, din);
-    moe->quantizer.kind->backward(&moe->quantizer, pass, dx, din, moe->x, N);
+    quantizer_backward(&moe->quantizer, pass, dx, din, moe->x, N);
 }
 
 real *moe_forward(struct moe *moe, const struct pass *pass, struct routes *routes, const real *x) {
@@ -127,10 +187,14 @@ void moe_backward(struct moe *moe, const struct pass *pass, real *dx, const real
     arena_release(pass->arena, mark);
 }
 
-void moe_count(const struct moe *moe, const struct pass *pass, double *load, double *usage, uint64_t *hash) {
+void moe_count(const struct moe *moe, const struct pass *pass, double *load, double *usage, double *dropped,
+               uint64_t *hash) {
     int64_t N = pass->tokens, first = pass_token_first(pass);
-    if (moe->mode != MOE_DISCRETE) {
-        for (int64_t e = 0; e < moe->E; ++e) load[e] += (double)moe->continuous.plan.counts[e];
+    if (moe->mode != MOE_DISCRETE && moe->E) {
+        const struct plan *plan = &moe->continuous.plan;
+        for (int64_t e = 0; e < moe->E; ++e) load[e] += (double)plan->counts[e];
+        dropped[0] += moe->router.idle ? 0 : (double)(plan->slots - plan->sent);
+        dropped[1] += (double)plan->slots;
         *hash += routes_hash(moe->router.experts, first, N, moe->router.K);
     }
     if (moe->mode == MOE_CONTINUOUS) return;

@@ -50,6 +50,7 @@ void plan_build(struct plan *plan, struct arena *arena, struct comm *group, cons
     plan->place = ARENA_ARRAY(arena, int64_t, plan->slots);
     plan->counts = ARENA_ARRAY(arena, int64_t, E);
     ops->sort_by_expert(plan->order, plan->place, plan->counts, experts, plan->slots, E);
+    for (int64_t e = 0; e < E; ++e) plan->sent += plan->counts[e];
     int64_t *all = ARENA_ARRAY(arena, int64_t, group->size * E);
     comm_allgather(group, all, plan->counts, E);
     build_home(plan, arena, E);
@@ -65,20 +66,20 @@ const real *plan_send(const struct plan *plan, struct arena *arena, const real *
 
 const real *plan_return(const struct plan *plan, struct arena *arena, const real *rows, int64_t D) {
     if (plan->group->size == 1) return rows;
-    real *slots = ARENA_ARRAY(arena, real, plan->slots * D);
+    real *slots = ARENA_ARRAY(arena, real, plan->sent * D);
     comm_exchange_rows(plan->group, slots, rows, D * (int64_t)sizeof(real), &plan->home, &plan->away);
     return slots;
 }
 
 const real *plan_dispatch(const struct plan *plan, struct arena *arena, const real *in, int64_t D) {
-    real *sorted = ARENA_ARRAY(arena, real, plan->slots * D);
-    ops->gather_rows(sorted, in, plan->order, plan->K, plan->slots, D);
+    real *sorted = ARENA_ARRAY(arena, real, plan->sent * D);
+    ops->gather_rows(sorted, in, plan->order, plan->K, plan->sent, D);
     return plan_send(plan, arena, sorted, D);
 }
 
 const int64_t *plan_tokens(const struct plan *plan, struct arena *arena, int64_t first) {
-    int64_t *sorted = ARENA_ARRAY(arena, int64_t, plan->slots);
-    for (int64_t i = 0; i < plan->slots; ++i) sorted[i] = first + plan->order[i] / plan->K;
+    int64_t *sorted = ARENA_ARRAY(arena, int64_t, plan->sent);
+    for (int64_t i = 0; i < plan->sent; ++i) sorted[i] = first + plan->order[i] / plan->K;
     if (plan->group->size == 1) return sorted;
     int64_t *rows = ARENA_ARRAY(arena, int64_t, plan->rows);
     comm_exchange_rows(plan->group, rows, sorted, sizeof *rows, &plan->away, &plan->home);

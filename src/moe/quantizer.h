@@ -1,8 +1,10 @@
 /* Quantizers of the discrete path: a token finds its code, the code points at its expert, e = k mod E. A quantizer is
- * one table of functions in a file of its own and one line in the list of quantizer.c. docs/method.md, section 2. */
+ * one table of functions in a file of its own and one line in the list of quantizer.c; finding the code, the quantized
+ * input and L_vq are the same for all and live there. docs/method.md, section 2. */
 #ifndef VQMOE_QUANTIZER_H
 #define VQMOE_QUANTIZER_H
 
+#include "comm/comm.h"
 #include "config/config.h"
 #include "moe/routes.h"
 #include "nn/params.h"
@@ -11,36 +13,66 @@
 struct quantizer;
 
 struct quantizer_kind {
-    const char *name; /* quantizer.kind; first, see kind.h */
+    const char *name;  /* quantizer.kind; first, see kind.h */
+    bool full_only;    /* `blend` has no meaning: features do not live where x does */
+    double codes_lose; /* weight of the first term of L_vq: 1, or 0 where no gradient moves the codes */
+    /* Adds its parameters and its state to the table; sets `width` where it is not d. */
     void (*init)(struct quantizer *quantizer, struct params *params, const struct config *config);
-    /* codes [N] and scores [N, M] (the smallest is chosen) from x [N, d] */
-    void (*assign)(struct quantizer *quantizer, const struct pass *pass, int32_t *codes, real *scores, const real *x,
-                   int64_t N);
-    /* xq [N, d]; returns the local sum of squared errors that L_vq is the mean of */
-    double (*forward)(struct quantizer *quantizer, const struct pass *pass, real *xq, const real *x, int64_t N);
-    /* dx [N, d] adds: from dxq (through the straight-through estimator) and from L_vq; codes' gradients add */
-    void (*backward)(struct quantizer *quantizer, const struct pass *pass, real *dx, const real *dxq, const real *x,
-                     int64_t N);
+    /* In a fresh model, once the initial values are there; NULL: nothing. */
+    void (*start)(struct quantizer *quantizer);
+    /* Sets v, z and, where the choice is by others than these, key_v and key_z. NULL: the table and x. */
+    void (*prepare)(struct quantizer *quantizer, const struct pass *pass, const real *x, int64_t N);
+    /* xq [N, d], in the arena, from the quantized feature zq [N, width], and back: dzq. NULL: the same. */
+    real *(*lift)(struct quantizer *quantizer, const struct pass *pass, const real *zq, int64_t N);
+    real *(*lift_backward)(struct quantizer *quantizer, const struct pass *pass, const real *dxq, int64_t N);
+    /* From dz [N, width] and dv [M, width]: dx adds, parameters' gradients add. NULL: they are dx and the table's. */
+    void (*backward)(struct quantizer *quantizer, const struct pass *pass, real *dx, const real *dz, const real *dv,
+                     const real *x, int64_t N);
+    /* While training, after the choice: notes what after_step wants; scores as nearest_code left them. NULL: nothing.
+     */
+    void (*collect)(struct quantizer *quantizer, const struct pass *pass, const real *scores, const real *x, int64_t N);
+    /* After the update of step `step`: moves state and codes, alike on every rank. Collective over the world. */
+    void (*after_step)(struct quantizer *quantizer, int64_t step);
+    void (*free)(struct quantizer *quantizer); /* what `own` points to, not itself; NULL: nothing */
 };
 
 struct quantizer {
     const struct quantizer_kind *kind;
     int layer;
-    int64_t d_model, M;
+    int64_t d_model, width, M;
     enum straight_through straight_through;
-    double contribution, alpha, beta;
-    struct param *table; /* [M, d] */
+    double contribution, alpha, beta, decay;
+    uint64_t seed;
+    struct comm *world;
+    struct param *table; /* [M, width] the codes; trained, or state */
+    void *own;           /* of the kind, from calloc or NULL */
 
-    int32_t *codes; /* [N] kept for the backward, in the pass's arena */
-    double vq_loss; /* this rank's part of L_vq, before alpha */
+    /* Of this pass, in its arena: kept for the backward. */
+    const real *v, *z;         /* [M, width] codes in use, [N, width] features */
+    const real *key_v, *key_z; /* the same, for the choice */
+    int32_t *codes;            /* [N] */
+    double vq_loss;            /* this rank's part of L_vq, before alpha */
 };
 
-/* STATUS_CONFIG for an unknown kind: names those there are. */
-enum status quantizer_init(struct quantizer *quantizer, struct params *params, const struct config *config, int layer);
+/* STATUS_CONFIG for an unknown kind, and for `blend` where it has no meaning: says which there are. */
+enum status quantizer_init(struct quantizer *quantizer, struct params *params, const struct config *config, int layer,
+                           struct comm *world);
+void quantizer_free(struct quantizer *quantizer);
 /* Returns xq [N, d] in the arena. */
 real *quantizer_forward(struct quantizer *quantizer, const struct pass *pass, struct routes *routes, const real *x,
                         int64_t N);
+/* dx [N, d] adds: from dxq through the straight-through estimator, and from L_vq; parameters' gradients add. */
+void quantizer_backward(struct quantizer *quantizer, const struct pass *pass, real *dx, const real *dxq, const real *x,
+                        int64_t N);
 
-extern const struct quantizer_kind quantizer_vq;
+/* What kinds share: the table [M, width] as quantizer.init says, trained or state. */
+void quantizer_add_codes(struct quantizer *quantizer, struct params *params, const struct config *config,
+                         enum placement placement);
+/* out [N, D] = in / max(norm, 1e-12), in the arena; norms [N] too, for the backward */
+real *quantizer_normalize(const struct pass *pass, real **norms, const real *in, int64_t N, int64_t D);
+extern const double quantizer_norm_floor;
+
+extern const struct quantizer_kind quantizer_vq, quantizer_cosine, quantizer_factorized, quantizer_ema,
+    quantizer_frozen_linear, quantizer_online_clustered;
 
 #endif

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "nn/initial.h"
 
@@ -39,7 +40,7 @@ static real *vector_of(int64_t n) {
 
 void params_allocate(struct params *params, int with_moments) {
     params->total = 0;
-    for (int placement = PLACE_REPLICATED; placement <= PLACE_EXPERT; ++placement) {
+    for (int placement = PLACE_REPLICATED; placement <= PLACE_STATE; ++placement) {
         for (int i = 0; i < params->count; ++i) {
             struct param *param = params->list[i];
             if ((int)param->placement != placement) continue;
@@ -47,17 +48,18 @@ void params_allocate(struct params *params, int with_moments) {
             params->total += param->size;
         }
         if (placement == PLACE_REPLICATED) params->replicated = params->total;
+        if (placement == PLACE_EXPERT) params->trained = params->total;
     }
     params->data = vector_of(params->total);
     if (with_moments) {
-        params->grad = vector_of(params->total);
-        params->m = vector_of(params->total);
-        params->v = vector_of(params->total);
+        params->grad = vector_of(params->trained);
+        params->m = vector_of(params->trained);
+        params->v = vector_of(params->trained);
     }
     for (int i = 0; i < params->count; ++i) {
         struct param *param = params->list[i];
         param->data = params->data + param->offset;
-        param->grad = params->grad ? params->grad + param->offset : NULL;
+        param->grad = params->grad && param->placement != PLACE_STATE ? params->grad + param->offset : NULL;
     }
 }
 
@@ -72,11 +74,16 @@ void params_initialise(struct params *params, uint64_t seed) {
 int64_t params_global_size(const struct params *params) {
     int64_t total = 0;
     for (int i = 0; i < params->count; ++i) {
-        int64_t size = 1;
+        int64_t size = params->list[i]->placement != PLACE_STATE;
         for (int axis = 0; axis < params->list[i]->rank; ++axis) size *= params->list[i]->shape[axis];
         total += size;
     }
     return total;
+}
+
+uint64_t params_hash(const struct params *params) {
+    uint64_t hash = hash_bytes(params->data, (size_t)params->replicated * sizeof(real), 0);
+    return hash_bytes(params->data + params->trained, (size_t)(params->total - params->trained) * sizeof(real), hash);
 }
 
 void params_free(struct params *params) {

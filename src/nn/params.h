@@ -1,11 +1,12 @@
-/* The parameter table: the one list of everything that is trained. Initialisation, gradient reduction, clipping,
+/* The parameter table: the one list of everything a checkpoint must hold. Initialisation, gradient reduction, clipping,
  * optimizer, checkpoint and `inspect` walk it; there is no second list.
  *
  * Values, gradients and both moments are four vectors of the same layout: replicated parameters first, then those
- * sharded over experts, so that what is reduced over all ranks is one range. */
+ * sharded over experts, so that what is reduced over all ranks is one range. State comes last and has values alone. */
 #ifndef VQMOE_PARAMS_H
 #define VQMOE_PARAMS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/real.h"
@@ -13,6 +14,7 @@
 enum placement {
     PLACE_REPLICATED, /* every rank holds it; gradients are summed over all ranks */
     PLACE_EXPERT,     /* axis 0 is experts: a rank holds its block of them */
+    PLACE_STATE,      /* every rank holds it and changes it alike, if at all; no gradient, no moments */
 };
 
 /* Initial values, a function of (seed, name, global index) alone. */
@@ -35,15 +37,17 @@ struct param {
     int64_t first, count; /* rows of axis 0 held here */
     int64_t size;         /* elements held here */
     int64_t offset;       /* of the first in the four vectors */
-    real *data, *grad;    /* [count, shape[1], ...], inside the vectors */
+    real *data, *grad;    /* [count, shape[1], ...], inside the vectors; state has no grad */
+    bool still;           /* the optimizer leaves it alone (a stage of training that is over) */
 };
 
 struct params {
     struct param **list; /* [count], in order of creation */
     int count;
     int64_t experts_first, experts_count; /* this rank's block */
-    int64_t replicated, total;            /* elements held here: the first `replicated` of `total` are replicated */
-    real *data, *grad, *m, *v;            /* [total] each; Adam's moments m and v start at 0 */
+    int64_t replicated, trained, total;   /* elements held here: replicated, then experts up to trained, then state */
+    real *data;                           /* [total] */
+    real *grad, *m, *v;                   /* [trained] each; Adam's moments m and v start at 0 */
 };
 
 /* Before params_allocate. layer < 0: the name as it is, else "layer.LAYER.NAME". The table owns the result. */
@@ -52,8 +56,11 @@ struct param *params_add(struct params *params, int layer, const char *name, enu
 /* Lays out the vectors; moments only where they are wanted (training). */
 void params_allocate(struct params *params, int with_moments);
 void params_initialise(struct params *params, uint64_t seed);
-/* Elements of all parameters over all ranks, each expert once. */
+/* Elements of all that is trained, over all ranks, each expert once. */
 int64_t params_global_size(const struct params *params);
+/* A hash of the bits of all that every rank holds, replicated parameters and state: the same on every rank, or else a
+ * rank has gone astray. */
+uint64_t params_hash(const struct params *params);
 void params_free(struct params *params);
 
 #endif

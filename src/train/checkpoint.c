@@ -17,21 +17,24 @@ static const enum h5type real_type = sizeof(real) == sizeof(double) ? H5T_FLOAT6
         if (try_status) return try_status; \
     } while (0)
 
-enum status checkpoint_write_arrays(struct h5file *file, const char *group, const struct params *params,
+enum status checkpoint_write_arrays(struct h5file *file, const char *group, const struct params *params, bool state,
                                     const real *vector) {
     for (int i = 0; i < params->count; ++i) {
         const struct param *p = params->list[i];
         char name[H5_MAX_NAME];
+        if ((p->placement == PLACE_STATE) != state) continue;
         snprintf(name, sizeof name, "%s/%s", group, p->name);
         TRY(h5file_write(file, name, real_type, p->rank, p->shape, p->first, p->count, vector + p->offset));
     }
     return STATUS_OK;
 }
 
-enum status checkpoint_read_arrays(struct h5file *file, const char *group, const struct params *params, real *vector) {
+enum status checkpoint_read_arrays(struct h5file *file, const char *group, const struct params *params, bool state,
+                                   real *vector) {
     for (int i = 0; i < params->count; ++i) {
         const struct param *p = params->list[i];
         char name[H5_MAX_NAME];
+        if ((p->placement == PLACE_STATE) != state) continue;
         snprintf(name, sizeof name, "%s/%s", group, p->name);
         TRY(h5file_read(file, name, real_type, p->rank, p->shape, p->first, p->count, vector + p->offset));
     }
@@ -109,9 +112,10 @@ static enum status write_all(struct h5file *file, struct step *step, const struc
     TRY(h5file_write_int(file, "segment", progress->segment));
     TRY(h5file_write_double(file, "best_valid", progress->best_valid));
     TRY(h5file_write(file, "/vocabulary", H5T_INT64, 1, &V, 0, step->lm->world->rank ? 0 : V, bytes));
-    TRY(checkpoint_write_arrays(file, "/parameters", params, params->data));
-    TRY(checkpoint_write_arrays(file, "/moments/first", params, params->m));
-    TRY(checkpoint_write_arrays(file, "/moments/second", params, params->v));
+    TRY(checkpoint_write_arrays(file, "/parameters", params, false, params->data));
+    TRY(checkpoint_write_arrays(file, "/state", params, true, params->data));
+    TRY(checkpoint_write_arrays(file, "/moments/first", params, false, params->m));
+    TRY(checkpoint_write_arrays(file, "/moments/second", params, false, params->v));
     return checkpoint_write_memory(file, "/memory", step);
 }
 
@@ -179,6 +183,15 @@ static enum status read_vocabulary(struct h5file *file, const char *path, uint8_
     return STATUS_OK;
 }
 
+static enum status check_vocabulary(struct h5file *file, const char *path, const struct text *text) {
+    uint8_t bytes[256];
+    int64_t V = 0;
+    TRY(read_vocabulary(file, path, bytes, &V));
+    if (V == text->vocabulary && !memcmp(bytes, text->byte_of, (size_t)V)) return STATUS_OK;
+    return status_fail(STATUS_CHECKPOINT, "%s: /vocabulary: expected the %d bytes of %s, found %lld, or others", path,
+                       text->vocabulary, text->splits[SPLIT_TRAIN].path, (long long)V);
+}
+
 /* What no shape tells apart: another norm, segment, text, ... */
 static enum status check_configuration(struct h5file *file, const char *path, const struct config *config) {
     char *json = NULL;
@@ -192,22 +205,18 @@ static enum status check_configuration(struct h5file *file, const char *path, co
 static enum status resume_all(struct h5file *file, const char *path, struct step *step, const struct text *text,
                               struct progress *progress) {
     struct params *params = &step->lm->params;
-    uint8_t bytes[256];
-    int64_t V;
     TRY(check_version(file, path));
-    TRY(read_vocabulary(file, path, bytes, &V));
-    if (V != text->vocabulary || memcmp(bytes, text->byte_of, (size_t)V) != 0)
-        return status_fail(STATUS_CHECKPOINT, "%s: /vocabulary: expected the %d bytes of %s, found %lld, or others",
-                           path, text->vocabulary, text->splits[SPLIT_TRAIN].path, (long long)V);
+    TRY(check_vocabulary(file, path, text));
+    TRY(check_configuration(file, path, step->lm->config)); /* says more than a missing array would */
     TRY(h5file_read_int(file, "step", &progress->step));
     TRY(h5file_read_int(file, "epoch", &progress->epoch));
     TRY(h5file_read_int(file, "segment", &progress->segment));
     TRY(h5file_read_double(file, "best_valid", &progress->best_valid));
-    TRY(checkpoint_read_arrays(file, "/parameters", params, params->data));
-    TRY(checkpoint_read_arrays(file, "/moments/first", params, params->m));
-    TRY(checkpoint_read_arrays(file, "/moments/second", params, params->v));
-    TRY(checkpoint_read_memory(file, "/memory", step));
-    return check_configuration(file, path, step->lm->config);
+    TRY(checkpoint_read_arrays(file, "/parameters", params, false, params->data));
+    TRY(checkpoint_read_arrays(file, "/state", params, true, params->data));
+    TRY(checkpoint_read_arrays(file, "/moments/first", params, false, params->m));
+    TRY(checkpoint_read_arrays(file, "/moments/second", params, false, params->v));
+    return checkpoint_read_memory(file, "/memory", step);
 }
 
 enum status checkpoint_resume(const char *path, struct step *step, const struct text *text, struct progress *progress) {
@@ -251,7 +260,43 @@ enum status checkpoint_read_config(const char *path, struct comm *world, struct 
 enum status checkpoint_read_parameters(const char *path, struct lm *lm) {
     struct h5file *file = NULL;
     enum status status = h5file_open(&file, path, comm_mpi_handle(lm->world));
-    if (!status) status = checkpoint_read_arrays(file, "/parameters", &lm->params, lm->params.data);
+    if (!status) status = checkpoint_read_arrays(file, "/parameters", &lm->params, false, lm->params.data);
+    if (!status) status = checkpoint_read_arrays(file, "/state", &lm->params, true, lm->params.data);
+    h5file_close(file);
+    return comm_agree(lm->world, status);
+}
+
+/* *taken: whether the file has the array in its very shape. */
+static enum status take(struct h5file *file, const struct param *p, bool *taken) {
+    char name[H5_MAX_NAME];
+    int rank;
+    int64_t shape[H5_MAX_RANK];
+    snprintf(name, sizeof name, "%s/%s", p->placement == PLACE_STATE ? "/state" : "/parameters", p->name);
+    TRY(h5file_shape(file, name, &rank, shape));
+    *taken = rank == p->rank && !memcmp(shape, p->shape, (size_t)rank * sizeof *shape);
+    return *taken ? h5file_read(file, name, real_type, p->rank, p->shape, p->first, p->count, p->data) : STATUS_OK;
+}
+
+static enum status init_from(struct h5file *file, const char *path, struct lm *lm, const struct text *text) {
+    const struct params *params = &lm->params;
+    int taken = 0;
+    TRY(check_version(file, path));
+    TRY(check_vocabulary(file, path, text));
+    for (int i = 0; i < params->count; ++i) {
+        bool one = false;
+        TRY(take(file, params->list[i], &one));
+        taken += one;
+        if (!one) log_info("%s: not taken, fresh: %s", path, params->list[i]->name);
+    }
+    log_info("%s: %d of %d arrays taken", path, taken, params->count);
+    return taken ? STATUS_OK
+                 : status_fail(STATUS_CHECKPOINT, "%s: expected arrays of this model's shapes, found none", path);
+}
+
+enum status checkpoint_init_from(const char *path, struct lm *lm, const struct text *text) {
+    struct h5file *file = NULL;
+    enum status status = h5file_open(&file, path, comm_mpi_handle(lm->world));
+    if (!status) status = init_from(file, path, lm, text);
     h5file_close(file);
     return comm_agree(lm->world, status);
 }

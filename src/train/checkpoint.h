@@ -28,14 +28,19 @@ enum status checkpoint_resume(const char *path, struct step *step, const struct 
 enum status checkpoint_read_config(const char *path, struct comm *world, struct config *config,
                                    const char *const *overrides, int n_overrides, uint8_t *bytes, int64_t *V,
                                    int64_t *step);
-/* Parameters alone. Those that the file has and the model has not (router and mix, where `joint` becomes `discrete`)
- * are left. */
+/* Parameters and state alone. Those that the file has and the model has not (router and mix, where `joint` becomes
+ * `discrete`) are left. */
 enum status checkpoint_read_parameters(const char *path, struct lm *lm);
+/* For a new run: of parameters and state those that the file has in the same shape, the others stay as they are; says
+ * how many, and which stay. STATUS_CHECKPOINT where nothing fits, or the vocabulary is another one. */
+enum status checkpoint_init_from(const char *path, struct lm *lm, const struct text *text);
 
-/* The same for an open file and any group of it: used by step files too. */
-enum status checkpoint_write_arrays(struct h5file *file, const char *group, const struct params *params,
+/* The same for an open file and any group of it: used by step files too. Of what is trained (or of the state) one array
+ * each, from or to a vector laid out as the parameter table is. */
+enum status checkpoint_write_arrays(struct h5file *file, const char *group, const struct params *params, bool state,
                                     const real *vector);
-enum status checkpoint_read_arrays(struct h5file *file, const char *group, const struct params *params, real *vector);
+enum status checkpoint_read_arrays(struct h5file *file, const char *group, const struct params *params, bool state,
+                                   real *vector);
 enum status checkpoint_write_memory(struct h5file *file, const char *group, const struct step *step);
 enum status checkpoint_read_memory(struct h5file *file, const char *group, struct step *step);
 

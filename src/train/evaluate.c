@@ -5,7 +5,7 @@
 #include "base/block.h"
 #include "base/log.h"
 
-enum status evaluate(struct evaluation *result, struct lm *lm, const struct text *text, enum split split,
+enum status evaluate(struct evaluation *result, struct lm *lm, const struct text *text, enum split split, int64_t step,
                      struct arena *arena) {
     const struct config *config = lm->config;
     struct comm *world = lm->world;
@@ -27,14 +27,16 @@ enum status evaluate(struct evaluation *result, struct lm *lm, const struct text
     for (int64_t i = 0; i < streams.segments; ++i) {
         int64_t T = streams_read(&streams, i, first, rows, tokens, targets);
         struct pass pass = {.arena = arena,
+                            .step = step,
                             .rows = rows,
                             .row_first = first,
                             .positions = T,
                             .tokens = rows * T,
                             .tokens_micro = streams.rows * T,
-                            .tokens_global = 1};
+                            .tokens_global = 1,
+                            .ids = tokens};
         arena_reset(arena);
-        sum += lm_forward(lm, &pass, NULL, memory.capacity ? &memory : NULL, 0, tokens, targets).task;
+        sum += lm_forward(lm, &pass, NULL, memory.capacity ? &memory : NULL, 0, targets).task;
         lm_memory_advance(&memory, T);
         scored += streams.rows * T;
         log_progress("%s: %lld of %lld segments", split_names[split], (long long)i + 1, (long long)streams.segments);

@@ -10,10 +10,10 @@ struct evaluation {
     int64_t tokens; /* targets scored: B (n - 1) */
 };
 
-/* eval.batch streams, eval.segment, eval.memory; no dropout; in file order, the short last segment included. arena: for
- * activations. The same figure on any number of ranks, to rounding. Collective over the world; STATUS_DATA where the
- * split is too short. */
-enum status evaluate(struct evaluation *result, struct lm *lm, const struct text *text, enum split split,
+/* eval.batch streams, eval.segment, eval.memory; no dropout; after `step` updates; in file order, the short last
+ * segment included. arena: for activations. The same figure on any number of ranks, to rounding. Collective over the
+ * world; STATUS_DATA where the split is too short. */
+enum status evaluate(struct evaluation *result, struct lm *lm, const struct text *text, enum split split, int64_t step,
                      struct arena *arena);
 
 #endif

@@ -8,37 +8,44 @@ static double path_reals(const struct config *config, double slots, bool alone) 
     return slots * ((alone ? 2 : 4) * d + h + (alone ? 3 : 4) * index);
 }
 
+/* What the FFN of every token keeps: in, hidden, out. */
+static double ffn_reals(const struct lm *lm) {
+    const struct experts *ffn = &lm->blocks[0].moe.ffn;
+    return ffn->count ? (double)(ffn->d_inner + ffn->d_model) + 3 : 0;
+}
+
 /* Reals a token keeps in one layer. */
-static double layer_reals(const struct config *config, bool alone) {
+static double layer_reals(const struct lm *lm, bool alone) {
+    const struct config *config = lm->config;
     double d = (double)config->model.d_model, w = (double)(config->model.heads * config->model.d_head);
     double S = (double)(config->model.memory + config->model.segment) / (double)config->model.segment,
-           K = (double)config->router.top_k;
+           K = lm->E ? (double)lm->blocks[0].moe.router.K_max : 0;
     bool pre = config->model.norm == NORM_PRE, remembers = config->model.memory > 0;
     double reals = (remembers ? S * d : 0) +
                    (pre ? S * d + (remembers ? d : 0) : 0);       /* context, its norm, the part of it that asks */
     reals += 2 * w + 2 * S * w + d + (double)config->model.heads; /* q, mixed, k, v, output, lse */
     reals += pre ? d : 2 * d;                                     /* norms of the block */
-    if (config->moe.mode != MOE_DISCRETE)
-        reals +=
-            (double)config->moe.experts + 2 * K + path_reals(config, K, alone) + d; /* scores, weights, experts, y_c */
+    if (config->moe.mode != MOE_DISCRETE && lm->E)
+        reals += (double)lm->E + 3 * K + path_reals(config, K, alone) + d; /* scores, weights, experts, routed, y_c */
     if (config->moe.mode != MOE_CONTINUOUS)
         reals += d + 2 + path_reals(config, 1, alone) + d +
                  (config->moe.discrete_norm ? 2 * d : 0); /* xq, codes, y_d, norms */
     if (config->moe.mode == MOE_JOINT) reals += d + 4;    /* mix */
-    return reals;
+    return reals + ffn_reals(lm);
 }
 
 /* The most that is taken at once in the backward of a block: in the MoE half, or in attention (with scores per thread
  * left out: small). */
-static double backward_reals(const struct config *config, bool alone) {
+static double backward_reals(const struct lm *lm, bool alone) {
+    const struct config *config = lm->config;
     double d = (double)config->model.d_model, h = (double)config->model.d_inner,
            w = (double)(config->model.heads * config->model.d_head);
     double S = (double)(config->model.memory + config->model.segment) / (double)config->model.segment,
-           K = (double)config->router.top_k;
+           K = lm->E ? (double)lm->blocks[0].moe.router.K_max : 0;
     double half = 4 * d, joint = config->moe.mode == MOE_JOINT ? 2 * d : 0; /* da, din, dy, dsum; dy_c, dy_d */
     double continuous = config->moe.mode == MOE_DISCRETE ? 0 : (alone ? 2 : 4) * K * d;
     double discrete = config->moe.mode == MOE_CONTINUOUS ? 0 : ((alone ? 3 : 5) * d);
-    double moe = joint + continuous + discrete + h,
+    double moe = joint + continuous + discrete + h + ffn_reals(lm),
            attention = 2 * w + 2 * S * w + (config->model.norm == NORM_PRE ? S * d : 0);
     return half + (moe > attention ? moe : attention);
 }
@@ -53,7 +60,7 @@ struct footprint footprint_of(const struct step *step) {
         if (step->micro[j].rows > rows) rows = step->micro[j].rows;
     double tokens = (double)(rows * config->model.segment), d = (double)lm->d_model;
     double per_token =
-        (double)lm->layers * layer_reals(config, alone) + backward_reals(config, alone) + 2 * d + (double)lm->V + 2 * d;
+        (double)lm->layers * layer_reals(lm, alone) + backward_reals(lm, alone) + 2 * d + (double)lm->V + 2 * d;
     return (struct footprint){
         .parameters = 4.0 * sizeof(real) * (double)lm->params.total,
         .activations = sizeof(real) * tokens * per_token,

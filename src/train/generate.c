@@ -8,13 +8,19 @@
 #include "base/log.h"
 
 /* Rank 0 holds the one row; the others hold none, and take part in every collective call. */
-static const real *logits_after(struct lm *lm, struct arena *arena, struct lm_memory *memory, const int32_t *tokens,
-                                int64_t T) {
+static const real *logits_after(struct lm *lm, const struct generation *g, struct arena *arena,
+                                struct lm_memory *memory, const int32_t *tokens, int64_t T) {
     int64_t rows = lm->world->rank == 0;
-    struct pass pass = {
-        .arena = arena, .rows = rows, .positions = T, .tokens = rows * T, .tokens_micro = T, .tokens_global = 1};
+    struct pass pass = {.arena = arena,
+                        .step = g->step,
+                        .rows = rows,
+                        .positions = T,
+                        .tokens = rows * T,
+                        .tokens_micro = T,
+                        .tokens_global = 1,
+                        .ids = tokens};
     arena_reset(arena);
-    lm_forward(lm, &pass, NULL, memory, 0, tokens, NULL);
+    lm_forward(lm, &pass, NULL, memory, 0, NULL);
     if (memory) lm_memory_advance(memory, T);
     return lm->logits + (T - 1) * lm->V;
 }
@@ -65,7 +71,7 @@ double generate(struct lm *lm, const struct generation *g, struct arena *arena, 
         if (!relative) fed = count > window ? count - window : 0;
         do {
             int64_t T = count - fed < window ? count - fed : window;
-            logits = logits_after(lm, arena, relative ? &memory : NULL, tokens + fed, T);
+            logits = logits_after(lm, g, arena, relative ? &memory : NULL, tokens + fed, T);
             fed += T;
         } while (fed < count);
         if (lm->world->rank == 0) {

@@ -12,6 +12,7 @@ struct generation {
     int64_t tokens;         /* to generate */
     double temperature;     /* 0: the most probable symbol */
     uint64_t seed;
+    int64_t step; /* updates that the model has seen */
 };
 
 /* Writes the prompt and then each byte to out, on rank 0. Relative attention carries its memory: each symbol is one

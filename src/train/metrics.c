@@ -45,18 +45,21 @@ void metrics_close(struct metrics *metrics) {
 
 static void add_training(cJSON *line, const struct metrics_line *from) {
     const struct step *step = from->train;
-    int64_t layers = step->lm->layers, E = step->lm->config->moe.experts;
+    int64_t layers = step->lm->layers, E = step->lm->E;
     cJSON_AddNumberToObject(line, "vq_loss", step->stats.vq);
     cJSON_AddNumberToObject(line, "balance_loss", step->stats.balance);
+    cJSON_AddNumberToObject(line, "distill_loss", step->stats.distill);
     cJSON_AddNumberToObject(line, "lr", from->lr);
     cJSON_AddNumberToObject(line, "grad_norm", from->grad_norm);
     cJSON *load = cJSON_AddArrayToObject(line, "expert_load"),
           *perplexity = cJSON_AddArrayToObject(line, "code_perplexity");
-    cJSON *hashes = cJSON_AddArrayToObject(line, "route_hash");
+    cJSON *hashes = cJSON_AddArrayToObject(line, "route_hash"), *dropped = cJSON_AddArrayToObject(line, "dropped");
     for (int64_t i = 0; i < layers; ++i) {
         char hash[24];
         snprintf(hash, sizeof hash, "%016" PRIx64, step->stats.hashes[i]);
-        cJSON_AddItemToArray(load, cJSON_CreateDoubleArray(step->stats.load + i * E, (int)E));
+        const double *slots = step->stats.dropped + 2 * i;
+        cJSON_AddItemToArray(load, E ? cJSON_CreateDoubleArray(step->stats.load + i * E, (int)E) : cJSON_CreateNull());
+        cJSON_AddItemToArray(dropped, slots[1] > 0 ? cJSON_CreateNumber(slots[0] / slots[1]) : cJSON_CreateNull());
         cJSON_AddItemToArray(perplexity,
                              step->codes ? cJSON_CreateNumber(step_code_perplexity(step, i)) : cJSON_CreateNull());
         cJSON_AddItemToArray(hashes, cJSON_CreateString(hash));

@@ -7,18 +7,20 @@
 #include "base/block.h"
 #include "base/log.h"
 
-enum { SCALARS = 3 }; /* task, vq, balance lead the packed vector */
+enum { SCALARS = 4 }; /* task, vq, balance, distill lead the packed vector, then dropped, load and usage by layer */
 
 void step_init(struct step *step, struct lm *lm) {
     const struct config *config = lm->config;
-    int64_t L = lm->layers, E = config->moe.experts;
+    int64_t L = lm->layers, E = lm->E;
     *step = (struct step){.lm = lm, .accumulate = config->train.accumulate};
     step->codes = config->moe.mode == MOE_CONTINUOUS ? 0 : lm->blocks[0].moe.quantizer.M;
     step->micro = calloc((size_t)step->accumulate, sizeof *step->micro);
-    step->packed = calloc((size_t)(SCALARS + L * (E + step->codes)), sizeof *step->packed);
+    step->n_packed = SCALARS + L * (2 + E + step->codes);
+    step->packed = calloc((size_t)step->n_packed, sizeof *step->packed);
     step->stats.hashes = calloc((size_t)L, sizeof *step->stats.hashes);
     if (!step->micro || !step->packed || !step->stats.hashes) FATAL("out of memory");
-    step->stats.load = step->packed + SCALARS;
+    step->stats.dropped = step->packed + SCALARS;
+    step->stats.load = step->stats.dropped + 2 * L;
     step->stats.usage = step->stats.load + L * E;
     for (int64_t j = 0; j < step->accumulate; ++j) {
         int64_t B = config->train.batch, all = block_count(B, step->accumulate, j), ranks = lm->world->size,
@@ -48,10 +50,11 @@ static void count(struct step *step, const struct pass *pass, struct lm_loss los
     step->packed[0] += loss.task;
     step->packed[1] += loss.vq;
     step->packed[2] += loss.balance;
+    step->packed[3] += loss.distill;
     for (int64_t i = 0; i < lm->layers; ++i)
-        moe_count(&lm->blocks[i].moe, pass, step->stats.load + i * lm->config->moe.experts,
-                  step->stats.usage + i * step->codes, &step->stats.hashes[i]);
-    if (isfinite(loss.task + loss.vq + loss.balance)) return;
+        moe_count(&lm->blocks[i].moe, pass, step->stats.load + i * lm->E, step->stats.usage + i * step->codes,
+                  step->stats.dropped + 2 * i, &step->stats.hashes[i]);
+    if (isfinite(loss.task + loss.vq + loss.balance + loss.distill)) return;
     int64_t where = lm_first_not_finite(lm, pass);
     if (where < step->stats.not_finite) step->stats.not_finite = where;
 }
@@ -59,14 +62,15 @@ static void count(struct step *step, const struct pass *pass, struct lm_loss los
 static void reduce_stats(struct step *step) {
     struct lm *lm = step->lm;
     struct step_stats *stats = &step->stats;
-    comm_allreduce(lm->world, step->packed, SCALARS + lm->layers * (lm->config->moe.experts + step->codes), COMM_DOUBLE,
-                   COMM_SUM);
+    comm_allreduce(lm->world, step->packed, step->n_packed, COMM_DOUBLE, COMM_SUM);
     comm_allreduce(lm->world, stats->hashes, lm->layers, COMM_INT64, COMM_SUM);
     comm_allreduce(lm->world, &stats->not_finite, 1, COMM_INT64, COMM_MIN);
     stats->task = step->packed[0];
     stats->vq = step->packed[1];
     stats->balance = step->packed[2];
-    stats->loss = stats->task + lm->config->quantizer.alpha * stats->vq + lm->config->router.balance * stats->balance;
+    stats->distill = step->packed[3];
+    stats->loss = stats->task + lm->config->quantizer.alpha * stats->vq + lm->config->router.balance * stats->balance +
+                  stats->distill;
 }
 
 void step_gradients(struct step *step, int64_t number, struct routes *routes, const int32_t *tokens,
@@ -74,9 +78,8 @@ void step_gradients(struct step *step, int64_t number, struct routes *routes, co
     struct lm *lm = step->lm;
     const struct config *config = lm->config;
     int64_t T = config->model.segment;
-    ops->fill(lm->params.grad, 0, lm->params.total);
-    memset(step->packed, 0,
-           (size_t)(SCALARS + lm->layers * (config->moe.experts + step->codes)) * sizeof *step->packed);
+    ops->fill(lm->params.grad, 0, lm->params.trained);
+    memset(step->packed, 0, (size_t)step->n_packed * sizeof *step->packed);
     memset(step->stats.hashes, 0, (size_t)lm->layers * sizeof *step->stats.hashes);
     step->stats.not_finite = lm->layers + 1;
     for (int64_t j = 0; j < step->accumulate; ++j) {
@@ -95,11 +98,12 @@ void step_gradients(struct step *step, int64_t number, struct routes *routes, co
             .tokens_global = config->train.batch * T,
             .dropout = config->model.dropout,
             .attention_dropout = config->model.attention_dropout,
+            .ids = tokens + at,
         };
         if (routes) routes->at = at;
         arena_reset(&step->arena);
-        struct lm_loss loss = lm_forward(lm, &pass, routes, config->model.memory ? &step->memory : NULL, micro->local,
-                                         tokens + at, targets + at);
+        struct lm_loss loss =
+            lm_forward(lm, &pass, routes, config->model.memory ? &step->memory : NULL, micro->local, targets + at);
         if (step->keep_logits) ops->copy(step->keep_logits + at * lm->V, lm->logits, pass.tokens * lm->V);
         count(step, &pass, loss);
         lm_backward(lm, &pass);
@@ -110,7 +114,7 @@ void step_gradients(struct step *step, int64_t number, struct routes *routes, co
 }
 
 double step_load_ratio(const struct step *step) {
-    int64_t E = step->lm->config->moe.experts;
+    int64_t E = step->lm->E;
     double worst = 0;
     for (int64_t i = 0; i < step->lm->layers; ++i) {
         const double *load = step->stats.load + i * E;
@@ -119,7 +123,7 @@ double step_load_ratio(const struct step *step) {
             sum += load[e];
             most = fmax(most, load[e]);
         }
-        worst = fmax(worst, most / sum * (double)E);
+        if (sum > 0) worst = fmax(worst, most / sum * (double)E);
     }
     return worst;
 }

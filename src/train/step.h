@@ -15,11 +15,12 @@ struct micro_batch {
 
 /* Sums over ranks, layers in order. */
 struct step_stats {
-    double task, vq, balance; /* nats per token; vq and balance summed over layers, before alpha and lambda */
-    double loss;              /* task + alpha vq + lambda balance */
-    double *load;             /* [layers, E] rows per expert, both paths */
-    double *usage;            /* [layers, M] tokens per code */
-    uint64_t *hashes;         /* [layers] of all choices */
+    double task, vq, balance, distill; /* nats per token; all but task summed over layers, before alpha and lambda */
+    double loss;                       /* task + alpha vq + lambda balance + distill */
+    double *dropped;                   /* [layers, 2] slots that found no room, slots routed */
+    double *load;                      /* [layers, E] rows per expert, both paths */
+    double *usage;                     /* [layers, M] tokens per code */
+    uint64_t *hashes;                  /* [layers] of all choices */
     int64_t not_finite; /* -1 .. layers: where the first value that is not finite was seen (lm_first_not_finite); else
                            layers + 1 */
 };
@@ -32,8 +33,9 @@ struct step {
     int64_t accumulate, rows;  /* local rows of all micro-batches */
     int64_t codes;             /* M, 0 without codes */
     struct step_stats stats;   /* of the last step */
-    double *packed;            /* the stats as one vector, for one reduction */
-    real *keep_logits;         /* [rows T, V] filled if not NULL (the caller's) */
+    double *packed;            /* [n_packed] the stats as one vector, for one reduction */
+    int64_t n_packed;
+    real *keep_logits; /* [rows T, V] filled if not NULL (the caller's) */
 };
 
 void step_init(struct step *step, struct lm *lm);
@@ -44,7 +46,8 @@ void step_free(struct step *step);
 void step_gradients(struct step *step, int64_t number, struct routes *routes, const int32_t *tokens,
                     const int32_t *targets);
 
-/* Max over mean of the rows per expert, of the worst layer; the mean over layers of exp(entropy) of the code usage. */
+/* Max over mean of the rows per expert, of the worst layer (0 without experts); the mean over layers of exp(entropy) of
+ * the code usage. */
 double step_load_ratio(const struct step *step);
 double step_code_perplexity(const struct step *step, int64_t layer);
 

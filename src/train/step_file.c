@@ -7,18 +7,22 @@
 #include "base/log.h"
 #include "train/checkpoint.h"
 
+static const enum h5type real_type = sizeof(real) == sizeof(double) ? H5T_FLOAT64 : H5T_FLOAT32;
 static const char *const path_names[ROUTE_PATHS] = {"experts", "codes"};
 
-static int64_t choices_per_token(const struct step *step, enum route_path path) {
+/* In update `number`; number < 0: in the one with the most. */
+static int64_t choices_per_token(const struct step *step, enum route_path path, int64_t number) {
+    const struct router *router = &step->lm->blocks[0].moe.router;
     enum moe_mode mode = step->lm->config->moe.mode;
-    if (path == ROUTE_EXPERTS) return mode == MOE_DISCRETE ? 0 : step->lm->config->router.top_k;
-    return mode == MOE_CONTINUOUS ? 0 : 1;
+    if (path == ROUTE_CODES) return mode == MOE_CONTINUOUS ? 0 : 1;
+    if (mode == MOE_DISCRETE || !step->lm->E) return 0;
+    return number < 0 ? router->K_max : router_choices(router, number);
 }
 
 void routes_allocate(struct routes *routes, const struct step *step) {
     int64_t tokens = step->rows * step->lm->config->model.segment;
     for (int path = 0; path < ROUTE_PATHS; ++path) {
-        int64_t K = choices_per_token(step, (enum route_path)path);
+        int64_t K = choices_per_token(step, (enum route_path)path, -1);
         if (!K) continue;
         routes->choices[path] = calloc((size_t)step->lm->layers, sizeof *routes->choices[path]);
         for (int64_t i = 0; routes->choices[path] && i < step->lm->layers; ++i)
@@ -68,25 +72,27 @@ static enum status transfer(struct h5file *file, const char *name, const struct 
 }
 
 static enum status transfer_routes(struct h5file *file, const char *group, const struct routes *routes,
-                                   const struct step *step, bool back) {
+                                   const struct step *step, int64_t number, bool back) {
     enum status status = STATUS_OK;
     for (int path = 0; path < ROUTE_PATHS; ++path)
         for (int64_t i = 0; routes->choices[path] && i < step->lm->layers && !status; ++i) {
             char name[H5_MAX_NAME];
             snprintf(name, sizeof name, "%s/%lld/%s", group, (long long)i, path_names[path]);
             status = transfer(file, name, step, path == ROUTE_CODES ? 1 : 2, step->lm->config->model.segment,
-                              choices_per_token(step, (enum route_path)path), routes->choices[path][i],
-                              path == ROUTE_CODES ? step->codes : step->lm->config->moe.experts, back);
+                              choices_per_token(step, (enum route_path)path, number), routes->choices[path][i],
+                              path == ROUTE_CODES ? step->codes : step->lm->E, back);
         }
     return status;
 }
 
-enum status routes_write(struct h5file *file, const char *group, const struct routes *routes, const struct step *step) {
-    return transfer_routes(file, group, routes, step, false);
+enum status routes_write(struct h5file *file, const char *group, const struct routes *routes, const struct step *step,
+                         int64_t number) {
+    return transfer_routes(file, group, routes, step, number, false);
 }
 
-enum status routes_read(struct h5file *file, const char *group, struct routes *routes, const struct step *step) {
-    return transfer_routes(file, group, routes, step, true);
+enum status routes_read(struct h5file *file, const char *group, struct routes *routes, const struct step *step,
+                        int64_t number) {
+    return transfer_routes(file, group, routes, step, number, true);
 }
 
 static enum status write_before(struct h5file *file, const struct step *step, int64_t number, const int32_t *tokens,
@@ -103,7 +109,8 @@ static enum status write_before(struct h5file *file, const struct step *step, in
         status = transfer(file, "/tokens", step, 2, 1, config->model.segment, (int32_t *)tokens, step->lm->V, false);
     if (!status)
         status = transfer(file, "/targets", step, 2, 1, config->model.segment, (int32_t *)targets, step->lm->V, false);
-    if (!status) status = checkpoint_write_arrays(file, "/parameters", &step->lm->params, step->lm->params.data);
+    if (!status) status = checkpoint_write_arrays(file, "/parameters", &step->lm->params, false, step->lm->params.data);
+    if (!status) status = checkpoint_write_arrays(file, "/state", &step->lm->params, true, step->lm->params.data);
     if (!status) status = checkpoint_write_memory(file, "/memory", step);
     return status;
 }
@@ -114,22 +121,41 @@ static enum status write_logits(struct h5file *file, const struct step *step) {
     enum status status = STATUS_OK;
     for (int64_t j = 0; j < step->accumulate && !status; ++j) {
         const struct micro_batch *micro = &step->micro[j];
-        status = h5file_write(file, "/logits", sizeof(real) == sizeof(double) ? H5T_FLOAT64 : H5T_FLOAT32, 3, shape,
-                              micro->first, micro->rows, step->keep_logits + micro->local * L * step->lm->V);
+        status = h5file_write(file, "/logits", real_type, 3, shape, micro->first, micro->rows,
+                              step->keep_logits + micro->local * L * step->lm->V);
     }
     return status;
 }
 
-static enum status write_after(struct h5file *file, const struct step *step, const struct routes *routes) {
+/* State, and the codes that the quantizer itself moves. */
+static enum status write_moved(struct h5file *file, const struct step *step) {
+    struct params *params = &step->lm->params;
+    enum status status = checkpoint_write_arrays(file, "/after", params, true, params->data);
+    for (int64_t i = 0; i < step->lm->layers && !status; ++i) {
+        const struct quantizer *quantizer = &step->lm->blocks[i].moe.quantizer;
+        const struct param *p = quantizer->table;
+        char name[H5_MAX_NAME];
+        if (!p || p->placement == PLACE_STATE || !quantizer->kind->after_step) continue;
+        snprintf(name, sizeof name, "/after/%s", p->name);
+        status = h5file_write(file, name, real_type, p->rank, p->shape, p->first, p->count, p->data);
+    }
+    return status;
+}
+
+static enum status write_after(struct h5file *file, const struct step *step, int64_t number,
+                               const struct routes *routes) {
     const struct step_stats *stats = &step->stats;
     enum status status = write_logits(file, step);
-    if (!status) status = checkpoint_write_arrays(file, "/gradients", &step->lm->params, step->lm->params.grad);
-    if (!status) status = routes_write(file, "/routes", routes, step);
+    if (!status) status = checkpoint_write_arrays(file, "/gradients", &step->lm->params, false, step->lm->params.grad);
+    if (!status) status = routes_write(file, "/routes", routes, step, number);
     if (!status) status = checkpoint_write_memory(file, "/memory_after", step);
     if (!status) status = h5file_write_double(file, "loss", stats->loss);
     if (!status) status = h5file_write_double(file, "task_loss", stats->task);
     if (!status) status = h5file_write_double(file, "vq_loss", stats->vq);
     if (!status) status = h5file_write_double(file, "balance_loss", stats->balance);
+    if (!status) status = h5file_write_double(file, "distill_loss", stats->distill);
+    if (!status) lm_after_step(step->lm, number);
+    if (!status) status = write_moved(file, step);
     return status;
 }
 
@@ -145,7 +171,7 @@ enum status step_file_write(const char *path, struct step *step, int64_t number,
     status = write_before(file, step, number, tokens, targets);
     if (!status) {
         step_gradients(step, number, &routes, tokens, targets);
-        status = write_after(file, step, &routes);
+        status = write_after(file, step, number, &routes);
     }
     enum status closed = h5file_close(file);
     free(step->keep_logits);

@@ -5,16 +5,19 @@
 #include "base/h5file.h"
 #include "train/step.h"
 
-/* Room for the choices of one step on this rank's tokens, as record or replay want it; routes_free takes a zeroed one.
- */
+/* Room for the choices of any one step on this rank's tokens, as record or replay want it; routes_free takes a zeroed
+ * one. */
 void routes_allocate(struct routes *routes, const struct step *step);
 void routes_free(struct routes *routes, const struct step *step);
-/* Arrays GROUP/LAYER/experts and GROUP/LAYER/codes by global token. Collective over the world. */
-enum status routes_write(struct h5file *file, const char *group, const struct routes *routes, const struct step *step);
-enum status routes_read(struct h5file *file, const char *group, struct routes *routes, const struct step *step);
+/* Arrays GROUP/LAYER/experts and GROUP/LAYER/codes of update `number`, by global token. Collective over the world. */
+enum status routes_write(struct h5file *file, const char *group, const struct routes *routes, const struct step *step,
+                         int64_t number);
+enum status routes_read(struct h5file *file, const char *group, struct routes *routes, const struct step *step,
+                        int64_t number);
 
 /* Runs the gradients of update `number` on tokens, targets [local rows, L] and writes everything. Memory moves on,
- * parameters do not. Collective over the world; errors agree. */
+ * parameters do not, but for what the step's own updates (lm_after_step) change. Collective over the world; errors
+ * agree. */
 enum status step_file_write(const char *path, struct step *step, int64_t number, const int32_t *tokens,
                             const int32_t *targets);
 

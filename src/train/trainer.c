@@ -36,7 +36,8 @@ static enum status resume_from(struct trainer *t, const char *path) {
                                             path, (long long)t->streams.segments, (long long)segment));
 }
 
-enum status trainer_init(struct trainer *t, const struct config *config, struct comm *world, const char *resume) {
+enum status trainer_init(struct trainer *t, const struct config *config, struct comm *world, const char *resume,
+                         const char *init_from) {
     *t = (struct trainer){.config = config, .world = world, .progress = {.best_valid = INFINITY}};
     enum status status = comm_agree(world, open_data(t));
     if (status) return status;
@@ -48,8 +49,8 @@ enum status trainer_init(struct trainer *t, const struct config *config, struct 
     t->targets = malloc((tokens + 1) * sizeof *t->targets);
     if (!t->tokens || !t->targets) FATAL("out of memory");
     if (resume) return resume_from(t, resume);
-    params_initialise(&t->lm.params, (uint64_t)config->run.seed);
-    return STATUS_OK;
+    lm_start(&t->lm);
+    return init_from ? checkpoint_init_from(init_from, &t->lm, &t->text) : STATUS_OK;
 }
 
 void trainer_free(struct trainer *t) {
@@ -154,7 +155,7 @@ static enum status validate(struct run *run) {
     struct evaluation result;
     if (!t->text.splits[SPLIT_VALID].symbols) return STATUS_OK;
     double from = clock_seconds();
-    enum status status = evaluate(&result, &t->lm, &t->text, SPLIT_VALID, &t->step.arena);
+    enum status status = evaluate(&result, &t->lm, &t->text, SPLIT_VALID, t->progress.step, &t->step.arena);
     if (!status && !isfinite(result.loss)) {
         status = check_finite(t);
         if (!status)
@@ -253,6 +254,7 @@ static enum status train_step(struct run *run, struct observer *observer) {
     step_gradients(&t->step, number, observer ? observer->routes : NULL, t->tokens, t->targets);
     double grad_norm = isfinite(t->step.stats.loss) ? optimizer_update(&t->lm, number) : NAN;
     if (!isfinite(grad_norm)) return comm_agree(t->world, not_finite(t, grad_norm));
+    lm_after_step(&t->lm, number);
     if (observer && (status = observer->after(observer, &t->step, number))) return status;
     advance(t);
     run->step_seconds += clock_seconds() - from;

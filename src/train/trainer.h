@@ -23,9 +23,11 @@ struct trainer {
     int32_t *tokens, *targets; /* [local rows, L] of the current step */
 };
 
-/* Maps the data, builds the model, initialises it or goes on from the checkpoint (NULL: from the start). Collective
- * over the world: all of these, and errors agree. trainer_free takes a zeroed trainer too. */
-enum status trainer_init(struct trainer *trainer, const struct config *config, struct comm *world, const char *resume);
+/* Maps the data, builds the model, and goes on from checkpoint `resume`, or begins, with the weights of checkpoint
+ * `init_from` where they fit (each NULL: none). Collective over the world: all of these, and errors agree. trainer_free
+ * takes a zeroed trainer too. */
+enum status trainer_init(struct trainer *trainer, const struct config *config, struct comm *world, const char *resume,
+                         const char *init_from);
 void trainer_free(struct trainer *trainer);
 
 /* Reads the next batch into tokens and targets. */

@@ -73,16 +73,16 @@ static int32_t *read_symbols(struct h5file *file, const char *name, int64_t B, i
     return symbols;
 }
 
-static void compare_routes(struct h5file *file, const char *path, const struct routes *routes,
-                           const struct step *step) {
+static void compare_routes(struct h5file *file, const char *path, const struct routes *routes, const struct step *step,
+                           int64_t number) {
     static const char *const names[] = {"experts", "codes"};
     int64_t N = step->rows * step->lm->config->model.segment;
     for (int p = 0; p < ROUTE_PATHS; ++p)
         for (int64_t i = 0; routes->choices[p] && i < step->lm->layers; ++i) {
             char name[64];
             int rank;
-            int64_t shape[H5_MAX_RANK] = {0}, K = p == ROUTE_EXPERTS ? step->lm->config->router.top_k : 1,
-                    different = 0;
+            int64_t shape[H5_MAX_RANK] = {0},
+                    K = p == ROUTE_EXPERTS ? router_choices(&step->lm->blocks[0].moe.router, number) : 1, different = 0;
             snprintf(name, sizeof name, "/routes/%lld/%s", (long long)i, names[p]);
             int64_t *wide = malloc((size_t)(N * K) * sizeof *wide);
             must(h5file_shape(file, name, &rank, shape));
@@ -111,10 +111,32 @@ static void compare_memory(struct h5file *file, const char *path, const struct l
 
 static int count_arrays(struct h5file *file, const char *group) {
     char(*names)[H5_MAX_NAME];
-    int count;
-    must(h5file_list(file, group, &names, &count));
+    int count, inside = 0;
+    must(h5file_list(file, "/", &names, &count));
+    for (int i = 0; i < count; ++i)
+        inside += !strncmp(names[i], group, strlen(group)) && names[i][strlen(group)] == '/';
     free(names);
-    return count;
+    return inside;
+}
+
+/* Every gradient, or what the step's own updates leave: all state, and what else the reference says they move. */
+static void compare_group(struct h5file *file, const char *path, const char *group, const struct params *params,
+                          bool state) {
+    int compared = 0, there = count_arrays(file, group);
+    for (int i = 0; i < params->count; ++i) {
+        const struct param *p = params->list[i];
+        char name[H5_MAX_NAME];
+        int rank;
+        int64_t shape[H5_MAX_RANK];
+        snprintf(name, sizeof name, "%s/%s", group, p->name);
+        must(h5file_shape(file, name, &rank, shape));
+        if (state ? rank < 0 && p->placement != PLACE_STATE : p->placement == PLACE_STATE) continue;
+        compare_array(file, path, name, state ? p->data : p->grad, p->size);
+        compared++;
+    }
+    if (compared == there) return;
+    printf("%s: %s: %d arrays, the model has %d\n", path, group, there, compared);
+    failures++;
 }
 
 static void check_file(const char *path) {
@@ -135,7 +157,8 @@ static void check_file(const char *path) {
     struct comm *world = comm_self_new();
     must(lm_init(&lm, &config, shape[0], world, true));
     step_init(&step, &lm);
-    must(checkpoint_read_arrays(file, "/parameters", &lm.params, lm.params.data));
+    must(checkpoint_read_arrays(file, "/parameters", &lm.params, false, lm.params.data));
+    must(checkpoint_read_arrays(file, "/state", &lm.params, true, lm.params.data));
     must(checkpoint_read_memory(file, "/memory", &step));
     int64_t B = config.train.batch, L = config.model.segment, logits = B * L * lm.V;
     int32_t *tokens = read_symbols(file, "/tokens", B, L), *targets = read_symbols(file, "/targets", B, L);
@@ -148,19 +171,13 @@ static void check_file(const char *path) {
     compare_loss(file, path, "task_loss", step.stats.task);
     compare_loss(file, path, "vq_loss", step.stats.vq);
     compare_loss(file, path, "balance_loss", step.stats.balance);
+    compare_loss(file, path, "distill_loss", step.stats.distill);
     compare_array(file, path, "/logits", step.keep_logits, logits);
-    for (int i = 0; i < lm.params.count; ++i) {
-        char name[H5_MAX_NAME];
-        snprintf(name, sizeof name, "/gradients/%s", lm.params.list[i]->name);
-        compare_array(file, path, name, lm.params.list[i]->grad, lm.params.list[i]->size);
-    }
-    if (count_arrays(file, "/gradients") != lm.params.count) {
-        printf("%s: %d gradients, the model has %d parameters\n", path, count_arrays(file, "/gradients"),
-               lm.params.count);
-        failures++;
-    }
-    compare_routes(file, path, &routes, &step);
+    compare_group(file, path, "/gradients", &lm.params, false);
+    compare_routes(file, path, &routes, &step, number);
     compare_memory(file, path, &step.memory);
+    lm_after_step(&lm, number);
+    compare_group(file, path, "/after", &lm.params, true);
 
     routes_free(&routes, &step);
     free(step.keep_logits);

@@ -16,7 +16,7 @@ static double measure(const char *const *overrides, int n) {
     struct comm *world = comm_self_new();
     assert_int_equal(config_load(&config, NULL, 0, overrides, n), STATUS_OK);
     assert_int_equal(lm_init(&lm, &config, 205, world, true), STATUS_OK);
-    params_initialise(&lm.params, 1);
+    lm_start(&lm);
     step_init(&step, &lm);
     int32_t *tokens = calloc((size_t)(step.rows * config.model.segment), sizeof *tokens);
     for (int64_t i = 0; i < step.rows * config.model.segment; ++i) tokens[i] = (int32_t)(i * 7919 % 205);
