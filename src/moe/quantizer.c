@@ -6,16 +6,17 @@
 
 const double quantizer_norm_floor = 1e-12;
 
-static const void *const kinds[] = {
+const struct quantizer_kind *const quantizer_kinds[] = {
     &quantizer_vq,  &quantizer_cosine,        &quantizer_factorized,
     &quantizer_ema, &quantizer_frozen_linear, &quantizer_online_clustered,
 };
-enum { KINDS = sizeof kinds / sizeof *kinds };
+const int quantizer_n_kinds = sizeof quantizer_kinds / sizeof *quantizer_kinds;
 
 enum status quantizer_init(struct quantizer *q, struct params *params, const struct config *config, int layer,
                            struct comm *world) {
     *q = (struct quantizer){
-        .kind = kind_find(kinds, KINDS, "quantizer.kind", config->quantizer.kind),
+        .kind = kind_find((const void *const *)quantizer_kinds, quantizer_n_kinds, "quantizer.kind",
+                          config->quantizer.kind),
         .layer = layer,
         .d_model = config->model.d_model,
         .width = config->model.d_model,

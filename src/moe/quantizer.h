@@ -72,6 +72,10 @@ void quantizer_add_codes(struct quantizer *quantizer, struct params *params, con
 real *quantizer_normalize(const struct pass *pass, real **norms, const real *in, int64_t N, int64_t D);
 extern const double quantizer_norm_floor;
 
+/* All there are. */
+extern const struct quantizer_kind *const quantizer_kinds[];
+extern const int quantizer_n_kinds;
+
 extern const struct quantizer_kind quantizer_vq, quantizer_cosine, quantizer_factorized, quantizer_ema,
     quantizer_frozen_linear, quantizer_online_clustered;
 

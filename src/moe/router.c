@@ -6,10 +6,10 @@
 
 #include "moe/kind.h"
 
-static const void *const kinds[] = {
+const struct router_kind *const router_kinds[] = {
     &router_smoe, &router_stablemoe, &router_xmoe, &router_smoe_dropout, &router_hash, &router_cluster, &router_dense,
 };
-enum { KINDS = sizeof kinds / sizeof *kinds };
+const int router_n_kinds = sizeof router_kinds / sizeof *router_kinds;
 
 const struct router_kind *router_kind_find(const char *name) {
     if (!strcmp(name, "soft")) {
@@ -18,7 +18,7 @@ const struct router_kind *router_kind_find(const char *name) {
                     "an image: it is for vision models only");
         return NULL;
     }
-    return kind_find(kinds, KINDS, "router.kind", name);
+    return kind_find((const void *const *)router_kinds, router_n_kinds, "router.kind", name);
 }
 
 /* What no range of a key can say. */

@@ -97,6 +97,10 @@ void router_cosine_forward(struct router *router, const struct pass *pass, struc
 void router_cosine_backward(struct router *router, const struct pass *pass, const struct router_cosine *cosine,
                             bool add, real *dx, const real *dscores, const real *x, int64_t N, int64_t D);
 
+/* All there are. */
+extern const struct router_kind *const router_kinds[];
+extern const int router_n_kinds;
+
 extern const struct router_kind router_smoe, router_stablemoe, router_xmoe, router_smoe_dropout, router_hash,
     router_cluster, router_dense;
 

@@ -448,10 +448,9 @@ def choice_gap(samples, centroids, distance, own):
     return (lead[np.isfinite(rival)] / scale[np.isfinite(rival)]).min(initial=np.inf)
 
 
-def kmeans(samples, uniforms, steps=20):
-    """k-means++ from one uniform number per centroid, then Lloyd steps. Returns the centroids, the smallest relative
-    lead of any choice on the way and the number of empty clusters met."""
-    N, gap, empty_clusters = len(samples), math.inf, 0
+def first_centroids(samples, uniforms):
+    """k-means++ from one uniform number per centroid: the chosen samples, and the smallest relative lead of a choice."""
+    N, gap = len(samples), math.inf
     chosen = [math.floor(uniforms[0] * N)]
     for c, u in list(enumerate(uniforms))[1:]:
         cumulated = squared_distances(samples, samples[chosen]).min(axis=1).cumsum()
@@ -460,24 +459,35 @@ def kmeans(samples, uniforms, steps=20):
         else:
             chosen.append(int(np.argmax(cumulated > u * cumulated[-1])))
             gap = min(gap, np.abs(cumulated / cumulated[-1] - u).min())
-    centroids = samples[chosen]
+    return samples[chosen], gap
+
+
+def lloyd_step(samples, centroids):
+    """The next centroids, and the smallest relative lead of a choice."""
+    distance = squared_distances(samples, centroids)
+    own = distance.argmin(axis=1)                                                # the first of equal ones
+    gap = choice_gap(samples, centroids, distance, own)
+    spread = distance.min(axis=1)
+    far = np.argsort(-spread, kind="stable")                                     # farthest first, ties to the lowest
+    result, empty = centroids.copy(), 0
+    for c in range(len(centroids)):
+        if (own == c).any():
+            result[c] = samples[own == c].mean(axis=0)
+        else:
+            result[c] = samples[far[empty]]
+            rest = far[empty + 1:][(samples[far[empty + 1:]] != samples[far[empty]]).any(axis=1)]
+            if spread.max() > 0 and len(rest):
+                gap = min(gap, (spread[far[empty]] - spread[rest[0]]) / spread.max())
+            empty += 1
+    return result, gap
+
+
+def kmeans(samples, uniforms, steps=20):
+    centroids, gap = first_centroids(samples, uniforms)
     for _ in range(steps):
-        distance = squared_distances(samples, centroids)
-        own = distance.argmin(axis=1)                                            # the first of equal ones
-        gap = min(gap, choice_gap(samples, centroids, distance, own))
-        far = np.argsort(-distance.min(axis=1), kind="stable")                   # farthest first, ties to the lowest
-        spread = distance.min(axis=1)[far]
-        centroids, empty = centroids.copy(), 0
-        for c in range(len(centroids)):
-            if (own == c).any():
-                centroids[c] = samples[own == c].mean(axis=0)
-            else:
-                centroids[c] = samples[far[empty]]
-                empty += 1
-                if empty < N and (samples[far[empty - 1]] != samples[far[empty]]).any() and spread[0] > 0:
-                    gap = min(gap, (spread[empty - 1] - spread[empty]) / spread[0])
-        empty_clusters += empty
-    return centroids, gap, empty_clusters
+        centroids, lead = lloyd_step(samples, centroids)
+        gap = min(gap, lead)
+    return centroids, gap
 
 
 def after_cluster(q, record, cfg, step, layer):
@@ -486,8 +496,7 @@ def after_cluster(q, record, cfg, step, layer):
     x, seed, C = record["moe_input"], cfg["run.seed"], len(q["router.centroids"])
     words = random_words(seed, step, 10, np.arange(cfg["router.samples"]), np.zeros(1, int), layer, 0)
     samples = x[(words % np.uint64(len(x))).astype(np.int64)]
-    centroids, gap, empty = kmeans(samples, uniform(seed, step, 11, np.arange(C), np.zeros(1, int), layer))
-    record.update(fit_gap=gap, fit_empty=empty)
+    centroids, record["fit_gap"] = kmeans(samples, uniform(seed, step, 11, np.arange(C), np.zeros(1, int), layer))
     return {"router.centroids": centroids, "router.fitted": np.ones(1)}
 
 
@@ -807,6 +816,52 @@ FIXTURES = {
     "quantizers-online_clustered-discrete-full-pre-codes9": (
         keys(quantizer="online_clustered", codes=9, mode="discrete", norm="pre"), 0, 14),
 
+    "routers-smoe-capacity-top2-topk-accumulate2": (
+        keys(top_k=2, normalize="topk", capacity=0.75, accumulate=2, memory=4), 4, 20),
+    "routers-stablemoe-capacity-top2-accumulate2": (
+        keys(router="stablemoe", top_k=2, capacity=1.0, accumulate=2, experts=5, d_model=8), 0, 21),
+    "routers-stablemoe-firststage-top2-topk-dropout": (
+        keys(router="stablemoe", two_stage=True, switch_step=23, top_k=2, normalize="topk", memory=4, **DROP), 4, 22),
+    "routers-stablemoe-firststage-continuous-pre-top1-accumulate2": (
+        keys(router="stablemoe", two_stage=True, switch_step=1, mode="continuous", norm="pre", accumulate=2), 0, 0),
+    "routers-stablemoe-secondstage-top2-topk-dropout": (
+        keys(router="stablemoe", two_stage=True, switch_step=23, top_k=2, normalize="topk", memory=4, **DROP), 4, 23),
+    "routers-stablemoe-secondstage-continuous-absolute-top1-capacity-accumulate2": (
+        keys(router="stablemoe", two_stage=True, switch_step=0, decay_steps=40, mode="continuous",
+             attention="absolute", capacity=1.0, accumulate=2), 0, 4),
+    "routers-xmoe-top2-topk-dropout": (
+        keys(router="xmoe", top_k=2, normalize="topk", memory=4, codes=6, **DROP), 4, 24),
+    "routers-xmoe-capacity-top2-accumulate2": (
+        keys(router="xmoe", top_k=2, capacity=0.75, accumulate=2, experts=5, d_model=12), 0, 25),
+    "routers-xmoe-continuous-pre-top1": (keys(router="xmoe", mode="continuous", norm="pre", balance=0.1), 0, 26),
+    "routers-smoe_dropout-topk-dropout": (
+        keys(router="smoe_dropout", k_min=1, k_max=5, decay_steps=40, experts=5, normalize="topk", balance=0.0,
+             memory=4, **DROP), 4, 25),           # 4 . 25 / 40 is 2.5: rounds to 2, k is 3
+    "routers-smoe_dropout-continuous-capacity-accumulate2": (
+        keys(router="smoe_dropout", decay_steps=30, experts=5, balance=0.0, mode="continuous", capacity=0.75,
+             accumulate=2), 0, 16),
+    "routers-hash-dropout": (keys(router="hash", memory=4, experts=5, seed=2**52 + 987654321, **DROP), 4, 27),
+    "routers-hash-capacity-accumulate2": (keys(router="hash", capacity=0.75, accumulate=2, norm="pre"), 0, 28),
+    "routers-hash-continuous-absolute": (keys(router="hash", mode="continuous", attention="absolute"), 0, 29),
+    "routers-cluster-before-dropout": (
+        keys(router="cluster", clusters=0, samples=12, switch_step=40, memory=4, **DROP), 4, 30),
+    "routers-cluster-fit-accumulate2": (
+        keys(router="cluster", clusters=3, samples=12, switch_step=32, accumulate=2, memory=4), 4, 31),
+    "routers-cluster-fit-continuous-pre-clusters5-dropout": (
+        keys(router="cluster", clusters=5, samples=24, switch_step=1, mode="continuous", norm="pre", **DROP), 0, 0),
+    "routers-cluster-fit-continuous-fewsamples": (
+        keys(router="cluster", clusters=6, samples=3, switch_step=33, mode="continuous"), 0, 32),
+    "routers-cluster-fitted-dropout": (
+        keys(router="cluster", clusters=6, samples=12, tau=0.5, switch_step=33, memory=4, **DROP), 4, 33),
+    "routers-cluster-fitted-capacity-accumulate2": (
+        keys(router="cluster", clusters=5, samples=12, tau=2.0, switch_step=33, capacity=0.75, accumulate=2,
+             norm="pre"), 0, 34),
+    "routers-cluster-fitted-continuous-absolute": (
+        keys(router="cluster", clusters=3, samples=12, tau=0.3, switch_step=1, mode="continuous",
+             attention="absolute"), 0, 35),
+    "routers-dense-pre-width2-dropout-accumulate2": (
+        keys(router="dense", mode="continuous", norm="pre", dense_width=2, accumulate=2, memory=4, **DROP), 4, 36),
+    "routers-dense-absolute": (keys(router="dense", mode="continuous", attention="absolute", dense_width=1), 0, 37),
 }
 VOCABULARY = 11
 
@@ -978,10 +1033,6 @@ def test_plain_loops():
         x = x - x.sum() / d
         return x / math.sqrt((x * x).sum() / d + 1e-5) * w[name + ".weight"] + w[name + ".bias"]
 
-    def softmax(s):
-        s = np.exp(np.array(s) - max(s))
-        return s / s.sum()
-
     def encoding(n):
         angle = [n / 10000 ** (2 * i / d) for i in range(d // 2)]
         return np.array([math.sin(a) for a in angle] + [math.cos(a) for a in angle])
@@ -1016,21 +1067,273 @@ def test_plain_loops():
         report("plain loops: output of the first block", worst_out, 1e-12)
 
 
+def softmax(s):
+    s = np.exp(np.array(s) - max(s))
+    return s / s.sum()
+
+
+def test_splitmix():
+    vectors = [(0, 0xE220A8397B1DCDAF), (1234567, 6457827717110365317)]
+    return report("splitmix64 test vectors that differ", sum(splitmix64(a) != b for a, b in vectors), 0)
+
+
+def test_schedule():
+    """k of smoe_dropout in whole numbers."""
+    cfg, wrong = {**DEFAULTS, **KIND_DEFAULTS, "moe.experts": 5, "optim.decay_steps": 40}, 0
+    for (k_min, k_max), (low, high) in (((0, 0), (3, 5)), ((1, 5), (1, 5)), ((2, 3), (2, 3))):
+        for s in range(41):
+            whole, rest = divmod((high - low) * s, 40)
+            up = rest > 20 or (rest == 20 and whole % 2 == 1)
+            wrong += scheduled_k({**cfg, "router.k_min": k_min, "router.k_max": k_max}, s) != low + whole + up
+    return report("smoe_dropout: steps with a wrong k", wrong, 0)
+
+
+def plain_routes(cfg, q, x, ids, layer, step):
+    """Per token: its (expert, weight) pairs by rank of choice, and the weight of the shared expert."""
+    kind, E, result = cfg["router.kind"], cfg["moe.experts"], []
+
+    def cosine_like(r):
+        return [r @ m / max(math.sqrt(m @ m), 1e-4) for m in q["router.embedding"]]
+
+    for t in range(len(x)):
+        if kind == "hash":
+            salt = int(cfg["run.seed"]) ^ (layer * 0x9E3779B97F4A7C15 & (2**64 - 1))
+            result.append(([(splitmix64(int(ids[t]) ^ salt) % E, 1.0)], 0.0))
+            continue
+        if kind == "cluster":
+            if q["router.fitted"][0] == 0:
+                result.append(([], 1.0))
+                continue
+            j = min(range(len(q["router.centroids"])), key=lambda j: ((x[t] - q["router.centroids"][j])**2).sum())
+            p = softmax((q["router.weight"] @ q["router.clusters"][j] + q["router.bias"]) / cfg["router.tau"])
+            best = max(range(E), key=lambda e: p[e])
+            result.append(([(best, p[best])], 1 - p[best]))
+            continue
+        s = {"smoe": lambda: q["router.weight"] @ x[t] + q["router.bias"],
+             "smoe_dropout": lambda: q["router.weight"] @ x[t] + q["router.bias"],
+             "stablemoe": lambda: cosine_like(x[t]),
+             "xmoe": lambda: cosine_like(q["router.reduction"] @ x[t])}[kind]()
+        choosing = s
+        if cfg["router.two_stage"] and step >= cfg["router.switch_step"]:
+            choosing = [q["router.token_embedding"][ids[t]] @ c for c in q["router.centroids"]]
+        k = scheduled_k(cfg, step) if kind == "smoe_dropout" else cfg["router.top_k"]
+        best = sorted(range(E), key=lambda e: -choosing[e])[:k]
+        p = [softmax(s)[e] for e in best] if cfg["router.normalize"] == "all" else softmax([s[e] for e in best])
+        result.append((list(zip(best, p)), 0.0))
+    return result
+
+
+def plain_ffn(q, name, e, x):
+    return q[name + ".w2"][e] @ np.maximum(q[name + ".w1"][e] @ x + q[name + ".b1"][e], 0) + q[name + ".b2"][e]
+
+
+def test_router_loops():
+    """Outputs of the continuous path, token by token and slot by slot, with and without capacity."""
+    rng, good = np.random.default_rng(8), True
+    cases = [("smoe", {}), ("stablemoe", {}), ("stablemoe", {"two_stage": True, "switch_step": 8}),
+             ("stablemoe", {"two_stage": True, "switch_step": 7}), ("xmoe", {}), ("hash", {}), ("cluster", {}),
+             ("smoe_dropout", {"decay_steps": 20}), ("dense", {"dense_width": 2})]
+    for kind, changes in cases:
+        worst = 0.0
+        for capacity, normalize in ((0.0, "all"), (0.7, "topk"), (1.3, "all")):
+            cfg = {**DEFAULTS, **KIND_DEFAULTS,
+                   **keys(router=kind, mode="continuous", top_k=2, capacity=capacity, normalize=normalize, tau=0.7, **changes)}
+            E, T, step = cfg["moe.experts"], 13, 7
+            x, ids = rng.standard_normal((T, cfg["model.d_model"])), rng.integers(0, VOCABULARY, T)
+            q = {name: rng.standard_normal(shape) for part in shapes(cfg, VOCABULARY)
+                 for name, shape in of_layer(part, 1).items()}
+            if kind == "cluster":
+                q["router.fitted"] = np.array([float(capacity < 1)])
+            y, _ = continuous_path(torch.tensor(x), torch.tensor(ids), np.arange(T),
+                                   {name: torch.tensor(value) for name, value in q.items()}, 1, cfg, Dropout(cfg, step))
+            if kind == "dense":
+                routes = [([], 1.0)] * T
+            else:
+                routes = plain_routes(cfg, q, x, ids, 1, step)
+            k = len(routes[0][0])
+            limit = -(-round(capacity * 10) * k * T // (10 * E)) if capacity else T
+            taken = [0] * E
+            for t, (slots, shared) in enumerate(routes):
+                want = shared * plain_ffn(q, "ffn" if kind == "dense" else "shared", 0, x[t]) if shared else 0
+                for e, weight in slots:
+                    if taken[e] < limit:
+                        taken[e] += 1
+                        want = want + weight * plain_ffn(q, "moe", e, x[t])
+                worst = max(worst, np.abs(y[t].numpy() - want).max())
+        good &= report(f"plain loops: router {kind} {changes or ''}", worst, 1e-12)
+    return good
+
+
+def test_quantizer_loops():
+    """Codes, quantized input, loss and its gradients, per kind: the two halves of L_vq have equal values, so that what
+    moves only codes has 1 / (1 + beta) of the slope of the value, and what moves only features beta / (1 + beta)."""
+    rng, good, T = np.random.default_rng(9), True, 9
+    for kind in QUANTIZERS:
+        cfg = {**DEFAULTS, **KIND_DEFAULTS, **keys(quantizer=kind, mode="discrete", codes=6, width=3)}
+        d, beta = cfg["model.d_model"], cfg["quantizer.beta"]
+        q = {name[10:]: rng.standard_normal(shape) for part in shapes(cfg, VOCABULARY)
+             for name, shape in of_layer(part, 0).items() if name.startswith("quantizer.")}
+        q["x"] = rng.standard_normal((T, d))
+
+        def run(q, **grad):
+            values = {name: torch.tensor(value, **grad) for name, value in q.items()}
+            out = QUANTIZERS[kind](values["x"], {"quantizer." + name: value for name, value in values.items()}, cfg)
+            return out, values
+
+        (xq, record), values = run(q, requires_grad=True)
+        # values, by loops
+        codes = q.get("codes")
+        if kind == "frozen_linear":
+            codes = np.array([q["weight"] @ c + q["bias"] for c in q["basis"]])
+        worst = loss = 0.0
+        wrong = 0
+        for t in range(T):
+            z = q["down"] @ q["x"][t] if kind == "factorized" else q["x"][t]
+            plain = codes, z
+            normal = [c / math.sqrt(c @ c) for c in codes], z / math.sqrt(z @ z)
+            v, z = plain if kind in ("vq", "ema", "frozen_linear") else normal
+            k = min(range(6), key=lambda k: ((v[k] - z)**2).sum())
+            wrong += int(record["codes"][t]) != k
+            v, z = normal if kind in ("cosine", "factorized") else plain
+            loss += ((v[k] - z)**2).sum() * (beta if kind == "ema" else 1 + beta) / (T * len(z))
+            want = q["up"] @ v[k] if kind == "factorized" else v[k]
+            worst = max(worst, np.abs(xq[t].detach().numpy() - want).max())
+        good &= report(f"quantizer {kind}: wrong codes", wrong, 0)
+        good &= report(f"quantizer {kind}: loss and quantized input", max(worst, abs(loss - record["vq"].item())), 1e-12)
+        # gradients of the loss
+        record["vq"].backward()
+        worst = 0.0
+        for name in q:
+            share = {"up": 0, "x": beta / (1 + beta), "down": beta / (1 + beta)}.get(name, 1 / (1 + beta))
+            if kind == "ema":
+                share = 1 if name == "x" else 0
+            if name == "basis":
+                continue                                   # state
+            direction = 1e-6 * rng.standard_normal(q[name].shape)
+            ends = [run({**q, name: q[name] + sign * direction})[0][1]["vq"].item() for sign in (1, -1)]
+            slope = 0.0 if values[name].grad is None else (values[name].grad.numpy() * direction).sum()
+            worst = max(worst, abs(share * (ends[0] - ends[1]) / 2 - slope) / 1e-6)
+        good &= report(f"quantizer {kind}: finite differences of the loss", worst, 1e-7)
+        # the way through: as if the (normalised) features themselves went on
+        weight = torch.tensor(rng.standard_normal((T, d)))
+        (xq, _), values = run(q, requires_grad=True)
+        inputs = [values[name] for name in ("x", "down", "up") if name in values]
+        found = torch.autograd.grad((xq * weight).sum(), inputs + [values["codes" if "codes" in values else "weight"]],
+                                    allow_unused=True)
+        twin = {name: torch.tensor(value, requires_grad=True) for name, value in q.items()}
+        z = twin["x"] @ twin["down"].T if kind == "factorized" else twin["x"]
+        z = z / (z**2).sum(dim=1, keepdim=True).sqrt() if kind in ("cosine", "factorized") else z
+        z = z @ twin["up"].T if kind == "factorized" else z
+        want = torch.autograd.grad((z * weight).sum(), [twin[name] for name in ("x", "down", "up") if name in twin])
+        pairs = list(zip(found, want))[:2]                 # `up` sees the code instead
+        if kind == "factorized":
+            normal = (values["codes"] / (values["codes"]**2).sum(dim=1, keepdim=True).sqrt())[record["codes"]]
+            pairs.append((found[2], weight.T @ normal))
+        good &= report(f"quantizer {kind}: gradient through", max((a - b).abs().max().item() for a, b in pairs), 1e-12)
+        good &= report(f"quantizer {kind}: gradient to codes through the output", 0 if found[-1] is None else 1, 0)
+    return good
+
+
+def test_updates():
+    """Moving averages and anchors by loops."""
+    rng, good, T, K, d = np.random.default_rng(10), True, 11, 5, 4
+    cfg = {**DEFAULTS, **KIND_DEFAULTS, "quantizer.decay": 0.9, "run.seed": 2**33 + 5}
+    x, codes = rng.standard_normal((T, d)), rng.integers(0, K - 1, T)
+    q = {"quantizer.codes": rng.standard_normal((K, d)), "quantizer.count": rng.uniform(0.5, 2, K),
+         "quantizer.sum": rng.standard_normal((K, d)), "quantizer.usage": 10 ** rng.uniform(-5, -3, K)}
+    record = {"moe_input": x, "codes": codes}
+    ema, online = (after(q, record, cfg, 6, 1) for after in (after_ema, after_online))
+    worst_ema = worst_online = 0.0
+    count = [0.9 * q["quantizer.count"][k] + 0.1 * sum(int(c) == k for c in codes) for k in range(K)]
+    for k in range(K):
+        total = 0.9 * q["quantizer.sum"][k]
+        for t in range(T):
+            if codes[t] == k:
+                total = total + 0.1 * x[t]
+        v = total / ((count[k] + 1e-5) / (sum(count) + K * 1e-5) * sum(count))
+        worst_ema = max(worst_ema, abs(ema["quantizer.count"][k] - count[k]), np.abs(ema["quantizer.sum"][k] - total).max(),
+                        np.abs(ema["quantizer.codes"][k] - v).max())
+        v = q["quantizer.codes"][k]
+        noisy = []
+        for t in range(T):
+            word = philox((k // 4, t, 6, 9 + 256), (5, 2))[k % 4]
+            gumbel = -math.log(-math.log((int(word) + 0.5) / 2**32))
+            noisy.append(x[t] @ v / math.sqrt((x[t] @ x[t]) * (v @ v)) + gumbel)
+        u = 0.9 * q["quantizer.usage"][k] + 0.1 * sum(int(c) == k for c in codes) / T
+        a = math.exp(-10 * K * u / (1 - 0.9) - 1e-3)
+        v = v * (1 - a) + a * x[noisy.index(max(noisy))]
+        worst_online = max(worst_online, abs(online["quantizer.usage"][k] - u), np.abs(online["quantizer.codes"][k] - v).max())
+    good &= report("plain loops: moving averages of ema", worst_ema, 1e-13)
+    return report("plain loops: anchors of online_clustered", worst_online, 1e-13) & good
+
+
+def test_kmeans():
+    """k-means++ and Lloyd steps by loops, from bad centroids too, that leave clusters empty."""
+    rng, worst_first, worst_step, empties = np.random.default_rng(11), 0.0, 0.0, 0
+
+    def square(a, b):
+        return float(sum((p - q)**2 for p, q in zip(a, b)))
+
+    for case in range(40):
+        samples = rng.standard_normal((12, 3))[rng.integers(0, 3 if case % 4 == 0 else 12, 12)]
+        uniforms = rng.uniform(size=5)
+        # k-means++
+        chosen = [int(uniforms[0] * 12)]
+        for c in range(1, 5):
+            weight = [min(square(s, samples[j]) for j in chosen) for s in samples]
+            if sum(weight) == 0:
+                chosen.append(c % 12)
+                continue
+            running, j = weight[0], 0
+            while running <= uniforms[c] * sum(weight):
+                j += 1
+                running += weight[j]
+            chosen.append(j)
+        worst_first = max(worst_first, np.abs(first_centroids(samples, uniforms)[0] - samples[chosen]).max())
+        # one Lloyd step, every other time from centroids of which some are far away
+        centroids = samples[chosen] + (rng.uniform(size=(5, 1)) < 0.5) * (50.0 if case % 2 else 0.0)
+        own = []
+        for s in samples:
+            best = 0
+            for c in range(1, 5):
+                if square(s, centroids[c]) < square(s, centroids[best]):
+                    best = c
+            own.append(best)
+        away = [square(s, centroids[c]) for s, c in zip(samples, own)]
+        free = list(range(12))
+        for c in range(5):
+            members = [s for s, o in zip(samples, own) if o == c]
+            if members:
+                want = sum(members) / len(members)
+            else:
+                farthest = max(free, key=lambda j: (away[j], -j))
+                free.remove(farthest)
+                want, empties = samples[farthest], empties + 1
+            worst_step = max(worst_step, np.abs(lloyd_step(samples, centroids)[0][c] - want).max())
+    return report("plain loops: k-means++", worst_first, 0) & report(
+        f"plain loops: Lloyd step ({empties} empty clusters)", worst_step if empties > 20 else 1.0, 1e-14)
+
+
 def selftest():
     def everything(name):
         return True
 
     def no_way_to_a_code(name):                 # behind the last quantizer, or beside it
-        return name == "softmax.bias" or name.startswith(("layer.1.moe.", "layer.1.router.", "layer.1.mix.", "layer.1.moe_norm."))
+        return name == "softmax.bias" or name.startswith((
+            "layer.1.moe.", "layer.1.router.", "layer.1.shared.", "layer.1.mix.", "layer.1.moe_norm.", "layer.1.quantizer.up"))
 
-    good = test_philox() & test_straight_through() & test_plain_loops()
+    good = test_philox() & test_splitmix() & test_schedule() & test_straight_through() & test_plain_loops()
+    good &= test_router_loops() & test_quantizer_loops() & test_updates() & test_kmeans()
     for name in FIXTURES:
-        if name.startswith("continuous"):
+        if "continuous" in name or "dense" in name:
             good &= test_finite_differences(name, everything, "all parameters")
     for name in ("joint-relative-full-top1-smoe", "joint-relative-longmemory-full-top2-stablemoe-topk-codes7",
                  "joint-relative-growingmemory-full-ownnorm-top1-stablemoe", "discrete-relative-memory-full-codes6",
-                 "joint-absolute-blend-ownnorm-top2-smoe-topk-dropout"):
-        good &= test_finite_differences(name, no_way_to_a_code, "behind the last code")
+                 "joint-absolute-blend-ownnorm-top2-smoe-topk-dropout", "quantizers-factorized-width3-codes6",
+                 *(name for name in FIXTURES if name.startswith("routers-") and FIXTURES[name][0].get("moe.mode") is None)):
+        pre_norm = FIXTURES[name][0].get("model.norm") == "pre"          # its MoE norm is before the code
+        good &= test_finite_differences(name, lambda parameter: no_way_to_a_code(parameter) and not (
+            pre_norm and "moe_norm" in parameter), "behind the last code")
     print("selftest", "ok" if good else "FAILED")
     return good
 
