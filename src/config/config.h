@@ -50,7 +50,7 @@ struct config {
         bool share_norm, discrete_norm;
     } moe;
     struct {
-        char kind[32]; /* a name of the list in moe/router.c */
+        char kind[32]; /* a name of the list in moe/router.h */
         int64_t top_k;
         enum normalize normalize;
         double balance;
@@ -65,7 +65,7 @@ struct config {
         int64_t dense_width;
     } router;
     struct {
-        char kind[32];        /* a name of the list in moe/quantizer.c */
+        char kind[32];        /* a name of the list in moe/quantizer.h */
         int64_t codes, width; /* 0: as many as experts */
         double decay;
         enum code_init init;

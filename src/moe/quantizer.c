@@ -6,10 +6,8 @@
 
 const double quantizer_norm_floor = 1e-12;
 
-const struct quantizer_kind *const quantizer_kinds[] = {
-    &quantizer_vq,  &quantizer_cosine,        &quantizer_factorized,
-    &quantizer_ema, &quantizer_frozen_linear, &quantizer_online_clustered,
-};
+#define QUANTIZER_LISTED(name) &quantizer_##name,
+const struct quantizer_kind *const quantizer_kinds[] = {QUANTIZER_KINDS(QUANTIZER_LISTED)};
 const int quantizer_n_kinds = sizeof quantizer_kinds / sizeof *quantizer_kinds;
 
 enum status quantizer_init(struct quantizer *q, struct params *params, const struct config *config, int layer,

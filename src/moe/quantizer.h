@@ -1,5 +1,5 @@
 /* Quantizers of the discrete path: a token finds its code, the code points at its expert, e = k mod E. A quantizer is
- * one table of functions in a file of its own and one line in the list of quantizer.c; finding the code, the quantized
+ * one table of functions in a file of its own and one word in the list at the end; finding the code, the quantized
  * input and L_vq are the same for all and live there. docs/method.md, section 2. */
 #ifndef VQMOE_QUANTIZER_H
 #define VQMOE_QUANTIZER_H
@@ -72,11 +72,12 @@ void quantizer_add_codes(struct quantizer *quantizer, struct params *params, con
 real *quantizer_normalize(const struct pass *pass, real **norms, const real *in, int64_t N, int64_t D);
 extern const double quantizer_norm_floor;
 
-/* All there are. */
+/* All there are: NAME stands for `const struct quantizer_kind quantizer_NAME` in quantizer_NAME.c. */
+#define QUANTIZER_KINDS(X) X(vq) X(cosine) X(factorized) X(ema) X(frozen_linear) X(online_clustered)
+
+#define QUANTIZER_DECLARE(name) extern const struct quantizer_kind quantizer_##name;
+QUANTIZER_KINDS(QUANTIZER_DECLARE)
 extern const struct quantizer_kind *const quantizer_kinds[];
 extern const int quantizer_n_kinds;
-
-extern const struct quantizer_kind quantizer_vq, quantizer_cosine, quantizer_factorized, quantizer_ema,
-    quantizer_frozen_linear, quantizer_online_clustered;
 
 #endif

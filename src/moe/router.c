@@ -6,9 +6,8 @@
 
 #include "moe/kind.h"
 
-const struct router_kind *const router_kinds[] = {
-    &router_smoe, &router_stablemoe, &router_xmoe, &router_smoe_dropout, &router_hash, &router_cluster, &router_dense,
-};
+#define ROUTER_LISTED(name) &router_##name,
+const struct router_kind *const router_kinds[] = {ROUTER_KINDS(ROUTER_LISTED)};
 const int router_n_kinds = sizeof router_kinds / sizeof *router_kinds;
 
 const struct router_kind *router_kind_find(const char *name) {

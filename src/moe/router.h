@@ -1,5 +1,5 @@
 /* Token-choice routers of the continuous path. A router is one table of functions in a file of its own that turns x
- * into scores, and one line in the list of router.c; choosing, room, weighing and balancing are the same for all and
+ * into scores, and one word in the list at the end; choosing, room, weighing and balancing are the same for all and
  * live there. docs/method.md, section 3; docs/adding-a-router.md. */
 #ifndef VQMOE_ROUTER_H
 #define VQMOE_ROUTER_H
@@ -97,11 +97,12 @@ void router_cosine_forward(struct router *router, const struct pass *pass, struc
 void router_cosine_backward(struct router *router, const struct pass *pass, const struct router_cosine *cosine,
                             bool add, real *dx, const real *dscores, const real *x, int64_t N, int64_t D);
 
-/* All there are. */
+/* All there are: NAME stands for `const struct router_kind router_NAME` in router_NAME.c. */
+#define ROUTER_KINDS(X) X(smoe) X(stablemoe) X(xmoe) X(smoe_dropout) X(hash) X(cluster) X(dense)
+
+#define ROUTER_DECLARE(name) extern const struct router_kind router_##name;
+ROUTER_KINDS(ROUTER_DECLARE)
 extern const struct router_kind *const router_kinds[];
 extern const int router_n_kinds;
-
-extern const struct router_kind router_smoe, router_stablemoe, router_xmoe, router_smoe_dropout, router_hash,
-    router_cluster, router_dense;
 
 #endif
