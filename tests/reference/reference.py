@@ -849,8 +849,8 @@ FIXTURES = {
         keys(router="cluster", clusters=3, samples=12, switch_step=32, accumulate=2, memory=4), 4, 31),
     "routers-cluster-fit-continuous-pre-clusters5-dropout": (
         keys(router="cluster", clusters=5, samples=24, switch_step=1, mode="continuous", norm="pre", **DROP), 0, 0),
-    "routers-cluster-fit-continuous-fewsamples": (
-        keys(router="cluster", clusters=6, samples=3, switch_step=33, mode="continuous"), 0, 32),
+    "routers-cluster-fit-continuous-repeatedsamples": (       # 4 tokens, 2 of them twice: total 0, empty clusters
+        keys(router="cluster", clusters=6, samples=6, switch_step=129, mode="continuous", seed=151), 0, 128),
     "routers-cluster-fitted-dropout": (
         keys(router="cluster", clusters=6, samples=12, tau=0.5, switch_step=33, memory=4, **DROP), 4, 33),
     "routers-cluster-fitted-capacity-accumulate2": (
