@@ -71,7 +71,7 @@ static void move(double *centroids, double *distance, int64_t *count, const int6
         for (int64_t j = 1; j < N; ++j)
             if (distance[j] > distance[farthest]) farthest = j;
         memcpy(centroids + c * D, samples + farthest * D, (size_t)D * sizeof *centroids);
-        distance[farthest] = 0;
+        distance[farthest] = -1;
     }
 }
 

@@ -241,8 +241,8 @@ def reduced_scores(x, q):
     return embedding_scores(x @ q["router.reduction"].T, q)
 
 
-# kind: scores, and the temperature of the balance loss
-SCORES = {"smoe": (linear_scores, 1.0), "smoe_dropout": (linear_scores, 1.0), "stablemoe": (embedding_scores, 0.3),
+# kind: scores, and the temperature of the balance loss (None: it has no such loss)
+SCORES = {"smoe": (linear_scores, 1.0), "smoe_dropout": (linear_scores, None), "stablemoe": (embedding_scores, 0.3),
           "xmoe": (reduced_scores, 0.3)}
 
 
@@ -270,7 +270,7 @@ def route_by_scores(x, ids, q, layer, cfg, step):
         weights = s.softmax(dim=1).gather(1, experts)
     else:
         weights = s.gather(1, experts).softmax(dim=1)
-    if not second_stage:
+    if tau is not None and not second_stage:
         found["balance"] = balance_loss(s, experts, tau)
     return {**found, "experts": experts, "weights": weights, "scores": choosing}
 
@@ -617,8 +617,7 @@ def run_step(cfg, parameters, state, tokens, targets, memory, step):
         distill = distill + share * sum(r.get("distill", zero) for r in rec)
         logits.append(out.detach())
         records.append(rec)
-    weight = 0.0 if cfg["router.kind"] == "smoe_dropout" else cfg["router.balance"]
-    loss = task + cfg["quantizer.alpha"] * vq + weight * balance + distill
+    loss = task + cfg["quantizer.alpha"] * vq + cfg["router.balance"] * balance + distill
     loss.backward()
 
     result = {"loss": loss.item(), "task_loss": task.item(), "vq_loss": vq.item(), "balance_loss": balance.item(),
