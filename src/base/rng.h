@@ -17,6 +17,7 @@ enum rng_site {
     RNG_ANCHOR = 9,          /* online_clustered: row = token, column = code */
     RNG_CLUSTER_SAMPLE = 10, /* cluster: row = sample */
     RNG_CLUSTER_START = 11,  /* cluster: row = centroid */
+    RNG_NOISE = 12,          /* eval --noise: row = place in the split */
     RNG_INIT = 255,          /* initial values: step = hash of the parameter's name */
 };
 

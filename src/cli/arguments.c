@@ -20,6 +20,7 @@ enum {
     KEY_RECORD,
     KEY_REPLAY,
     KEY_STEPS,
+    KEY_NOISE,
     KEY_INIT_FROM
 };
 
@@ -35,7 +36,9 @@ static const struct {
     {TAKES_GENERATION, {"prompt", KEY_PROMPT, "TEXT", 0, "Text to continue", 0}},
     {TAKES_GENERATION, {"tokens", KEY_TOKENS, "N", 0, "Symbols to generate (default: 200)", 0}},
     {TAKES_GENERATION, {"temperature", KEY_TEMPERATURE, "T", 0, "0: always the most probable symbol (default: 1)", 0}},
-    {TAKES_GENERATION, {"seed", KEY_SEED, "N", 0, "Of the draws (default: 1)", 0}},
+    {TAKES_NOISE,
+     {"noise", KEY_NOISE, "RATE", 0, "Swap, drop or insert a symbol at this fraction of the places (default: 0)", 0}},
+    {TAKES_GENERATION | TAKES_NOISE, {"seed", KEY_SEED, "N", 0, "Of the draws (default: 1)", 0}},
     {TAKES_ROUTES, {"record", KEY_RECORD, "FILE", 0, "Write the choices of every step", 0}},
     {TAKES_ROUTES, {"replay", KEY_REPLAY, "FILE", 0, "Take the choices of a recorded run; prints the flips", 0}},
     {TAKES_STEPS, {"steps", KEY_STEPS, "N", 0, "Steps to time (default: 3)", 0}},
@@ -76,6 +79,11 @@ static error_t parse_one(int key, char *text, struct argp_state *state) {
         a->temperature = strtod(text, &end);
         if (*end || end == text || !(a->temperature >= 0))
             argp_error(state, "expected a temperature of at least 0, found '%s'", text);
+        break;
+    case KEY_NOISE:
+        a->noise = strtod(text, &end);
+        if (*end || end == text || !(a->noise >= 0 && a->noise < 1))
+            argp_error(state, "expected a rate from 0 to below 1, found '%s'", text);
         break;
     case ARGP_KEY_ARG: /* key=value after --set, or a file */
         if (a->n_overrides && strchr(text, '='))

@@ -19,6 +19,7 @@ struct arguments {
     const char *record, *replay; /* --record FILE, --replay FILE */
     int64_t tokens, seed, steps; /* --tokens N, --seed N, --steps N */
     double temperature;          /* --temperature T */
+    double noise;                /* --noise RATE */
 };
 
 /* Which options beside --set a command takes. */
@@ -30,6 +31,7 @@ enum option_set {
     TAKES_ROUTES = 16,
     TAKES_STEPS = 32,
     TAKES_INIT = 128,
+    TAKES_NOISE = 512,
     TAKES_KEYS = 64, /* lists all configuration keys in its --help */
 };
 

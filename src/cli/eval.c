@@ -1,8 +1,10 @@
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "cli/cli.h"
+#include "data/noise.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 
@@ -31,14 +33,19 @@ static enum status take_alphabet(struct text *text, const uint8_t *bytes, int64_
     return STATUS_OK;
 }
 
-static enum status run(struct lm *lm, const struct text *text, enum split split, const char *path, int64_t step) {
+static enum status run(struct lm *lm, const struct text *text, enum split split, const struct arguments *arguments,
+                       int64_t step) {
     struct arena arena = {0};
     struct evaluation result;
+    const char *path = arguments->files[0];
+    char noise[64] = "";
+    if (arguments->noise > 0)
+        snprintf(noise, sizeof noise, ", noise %g (seed %lld)", arguments->noise, (long long)arguments->seed);
     enum status status = checkpoint_read_parameters(path, lm);
     if (!status) status = evaluate(&result, lm, text, split, step, &arena);
     if (!status)
-        log_info("%s: loss %.6f nats, %.4f bpc, perplexity %.3f, %lld tokens, after step %lld", split_names[split],
-                 result.loss, result.loss / M_LN2, exp(result.loss), (long long)result.tokens, (long long)step);
+        log_info("%s: loss %.6f nats, %.4f bpc, perplexity %.3f, %lld tokens, after step %lld%s", split_names[split],
+                 result.loss, result.loss / M_LN2, exp(result.loss), (long long)result.tokens, (long long)step, noise);
     if (!status && !isfinite(result.loss))
         status = comm_agree(
             lm->world, status_fail(STATUS_NOT_FINITE, "%s: expected a finite loss, found %g nats", path, result.loss));
@@ -62,10 +69,11 @@ enum status cli_eval(const struct arguments *arguments, struct comm *world) {
     if (!status) {
         status = text_open(&text, &config);
         if (!status) status = take_alphabet(&text, bytes, V, path);
+        if (!status && arguments->noise > 0) status = noise_split(&text, split, arguments->noise, arguments->seed);
         status = comm_agree(world, status);
     }
     if (!status) status = comm_agree(world, lm_init(&lm, &config, V, world, false));
-    if (!status) status = run(&lm, &text, split, path, step);
+    if (!status) status = run(&lm, &text, split, arguments, step);
     lm_free(&lm);
     text_close(&text);
     return status;

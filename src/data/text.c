@@ -109,6 +109,7 @@ void text_close(struct text *text) {
     for (int s = 0; s < SPLITS; s++) {
         if (text->maps[s].address) munmap(text->maps[s].address, (size_t)text->maps[s].size);
         free(text->splits[s].block_symbols);
+        free(text->splits[s].noised);
     }
     *text = (struct text){0};
 }

@@ -1,5 +1,6 @@
 /* Text as symbols: raw bytes of a memory-mapped file, the alphabet being the distinct bytes of all its
- * splits. Nothing is copied, and nothing is read but what is asked for (and, once, all of it to count). */
+ * splits. Nothing is copied (but by data/noise.h), and nothing is read but what is asked for (and, once, all of it to
+ * count). */
 #ifndef VQMOE_TEXT_H
 #define VQMOE_TEXT_H
 
@@ -14,10 +15,11 @@ extern const char *const split_names[SPLITS]; /* "train", "valid", "test" */
 /* One split: a range of a mapped file; with `newlines: drop` the line feeds in it do not count as symbols. */
 struct text_split {
     const char *path;       /* in the configuration */
-    const uint8_t *bytes;   /* [size], mapped */
+    const uint8_t *bytes;   /* [size], mapped, or `noised` */
     int64_t size;           /* bytes */
     int64_t symbols;        /* after dropping */
     int64_t *block_symbols; /* symbols before each block of bytes; NULL where nothing is dropped */
+    uint8_t *noised;        /* the copy of data/noise.h; NULL without noise */
 };
 
 struct text {
