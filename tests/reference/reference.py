@@ -656,7 +656,7 @@ def read_datasets(group):
 def read_inputs(file):
     text = file.attrs["configuration"]
     text = text.decode() if isinstance(text, bytes) else str(text)
-    cfg = {**KIND_DEFAULTS, **json.loads(text)}
+    cfg = {**KIND_DEFAULTS, **{k: 0 if v in ("auto", "none") else v for k, v in json.loads(text).items()}}
     cfg["run.seed"] = int(file.attrs["seed"])
     for name, known in COVERED.items():
         if cfg[name] not in known:
