@@ -24,6 +24,7 @@ static enum status show_arrays(struct h5file *file, int64_t *parameters) {
         if (parameter || !strncmp(names[i], "/moments/", 9))
             placement = strstr(names[i], ".moe.w") || strstr(names[i], ".moe.b") ? "experts" : "replicated";
         if (!strncmp(names[i], "/memory/", 8)) placement = "rows";
+        if (!strncmp(names[i], "/state/", 7)) placement = "replicated";
         if (parameter) *parameters += elements;
         log_info("%-52s [%s]%s%s", names[i], text, *placement ? "  " : "", placement);
     }
