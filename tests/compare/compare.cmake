@@ -1,0 +1,2 @@
+add_test(NAME overlays COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/compare/overlays $<TARGET_FILE:vqmoe>)
+set_tests_properties(overlays PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77 LABELS program)
