@@ -21,6 +21,7 @@ enum {
     KEY_REPLAY,
     KEY_STEPS,
     KEY_NOISE,
+    KEY_COMPARE,
     KEY_INIT_FROM
 };
 
@@ -42,6 +43,9 @@ static const struct {
     {TAKES_ROUTES, {"record", KEY_RECORD, "FILE", 0, "Write the choices of every step", 0}},
     {TAKES_ROUTES, {"replay", KEY_REPLAY, "FILE", 0, "Take the choices of a recorded run; prints the flips", 0}},
     {TAKES_STEPS, {"steps", KEY_STEPS, "N", 0, "Steps to time (default: 3)", 0}},
+    {TAKES_COMPARE,
+     {"compare", KEY_COMPARE, "RUN_A", 0,
+      "For CHECKPOINT a run's folder too: where the two first chose differently, and their other keys", 0}},
 };
 enum { OPTIONS = sizeof options / sizeof *options };
 
@@ -80,6 +84,7 @@ static error_t parse_one(int key, char *text, struct argp_state *state) {
         if (*end || end == text || !(a->temperature >= 0))
             argp_error(state, "expected a temperature of at least 0, found '%s'", text);
         break;
+    case KEY_COMPARE: a->compare = text; break;
     case KEY_NOISE:
         a->noise = strtod(text, &end);
         if (*end || end == text || !(a->noise >= 0 && a->noise < 1))

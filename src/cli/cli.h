@@ -20,6 +20,7 @@ struct arguments {
     int64_t tokens, seed, steps; /* --tokens N, --seed N, --steps N */
     double temperature;          /* --temperature T */
     double noise;                /* --noise RATE */
+    const char *compare;         /* --compare RUN_A */
 };
 
 /* Which options beside --set a command takes. */
@@ -32,6 +33,7 @@ enum option_set {
     TAKES_STEPS = 32,
     TAKES_INIT = 128,
     TAKES_NOISE = 512,
+    TAKES_COMPARE = 1024,
     TAKES_KEYS = 64, /* lists all configuration keys in its --help */
 };
 
@@ -54,6 +56,11 @@ void cli_arguments_free(struct arguments *arguments);
  * over the world. */
 enum status cli_configure(struct config *config, const struct arguments *arguments, struct comm *world);
 void cli_start_ops(const struct config *config, struct comm *world);
+
+/* The choices of two runs, folders `a` and `b`, by their route_hashes.tsv, and their config.yaml (docs/metrics.md):
+ * first line "same through step N" or "differ at step S, layer L"; a difference is no error. For one rank. STATUS_DATA:
+ * a file missing or malformed, no step in common; STATUS_CONFIG: of config.yaml. */
+enum status inspect_compare(const char *a, const char *b);
 
 /* "vqmoe 0.1.0 (commit), MPI, HDF5 and the rest", in lines. */
 void cli_print_version(void);

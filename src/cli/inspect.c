@@ -55,7 +55,9 @@ static enum status show(struct h5file *file) {
 enum status cli_inspect(const struct arguments *arguments, struct comm *world) {
     struct h5file *file = NULL;
     enum status status = STATUS_OK;
-    if (world->rank == 0) {
+    if (world->rank == 0 && arguments->compare) {
+        status = inspect_compare(arguments->compare, arguments->files[0]);
+    } else if (world->rank == 0) {
         status = h5file_open(&file, arguments->files[0], NULL);
         if (!status) status = show(file);
         h5file_close(file);

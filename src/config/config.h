@@ -123,6 +123,10 @@ char *config_to_json(const struct config *config);
 /* All keys with their values as YAML, in sections, that config_load reads back to the same configuration. */
 void config_print_yaml(const struct config *config, FILE *out);
 
+/* A line for each key whose values differ: "KEY: VALUE in NAME_A, VALUE in NAME_B". */
+void config_print_differences(const struct config *a, const struct config *b, const char *name_a, const char *name_b,
+                              FILE *out);
+
 /* "libyaml 0.2.5, cJSON 1.7.15" */
 const char *config_libraries(void);
 

@@ -53,6 +53,17 @@ void config_print_yaml(const struct config *config, FILE *out) {
     }
 }
 
+void config_print_differences(const struct config *a, const struct config *b, const char *name_a, const char *name_b,
+                              FILE *out) {
+    for (const struct config_key *key = config_keys; key < config_keys + config_n_keys; key++) {
+        char text_a[CONFIG_TEXT], text_b[CONFIG_TEXT];
+        key_format(key, a, text_a, sizeof text_a);
+        key_format(key, b, text_b, sizeof text_b);
+        if (strcmp(text_a, text_b) != 0)
+            fprintf(out, "%s: %s in %s, %s in %s\n", key->name, text_a, name_a, text_b, name_b);
+    }
+}
+
 static void format_range(const struct config_key *key, char *out, size_t size) {
     switch (key->type) {
     case KEY_TEXT: snprintf(out, size, "%s", key->size < CONFIG_TEXT ? "name" : "text"); break;

@@ -9,8 +9,9 @@
 
 #include "base/log.h"
 
-/* The lines of steps up to `step` of an earlier file, into a new one beside it; then that takes its place. */
-static bool cut_back(const char *path, int64_t step) {
+/* The lines of steps up to `step` of an earlier file, into a new one beside it; then that takes its place. The step of
+ * a line stands after `prefix`. */
+static bool cut_back(const char *path, const char *prefix, int64_t step) {
     char beside[1040], *line = NULL;
     size_t room = 0;
     FILE *old = fopen(path, "r");
@@ -19,8 +20,9 @@ static bool cut_back(const char *path, int64_t step) {
     FILE *cut = fopen(beside, "w");
     bool good = cut != NULL;
     while (good && getline(&line, &room, old) > 0) {
-        long long at;
-        if (sscanf(line, "{\"step\":%lld", &at) == 1 && at <= step && strchr(line, '\n')) good = fputs(line, cut) >= 0;
+        char *number = line + strlen(prefix), *end = number;
+        long long at = strncmp(line, prefix, strlen(prefix)) ? 0 : strtoll(number, &end, 10);
+        if (end != number && at <= step && strchr(line, '\n')) good = fputs(line, cut) >= 0;
     }
     free(line);
     fclose(old);
@@ -28,19 +30,41 @@ static bool cut_back(const char *path, int64_t step) {
     return good && rename(beside, path) == 0;
 }
 
+static enum status open_lines(FILE **file, const char *path, const char *prefix, int64_t step) {
+    bool good = step == 0 || cut_back(path, prefix, step);
+    if (good) *file = fopen(path, step ? "a" : "w");
+    return *file ? STATUS_OK : status_fail(STATUS_WRITE, "%s: cannot write: %s", path, strerror(errno));
+}
+
 enum status metrics_open(struct metrics *metrics, const char *folder, int rank, int64_t step) {
     *metrics = (struct metrics){0};
     if (rank != 0) return STATUS_OK;
     snprintf(metrics->path, sizeof metrics->path, "%s/metrics.jsonl", folder);
-    bool good = step == 0 || cut_back(metrics->path, step);
-    if (good) metrics->file = fopen(metrics->path, step ? "a" : "w");
-    return metrics->file ? STATUS_OK
-                         : status_fail(STATUS_WRITE, "%s: cannot write: %s", metrics->path, strerror(errno));
+    snprintf(metrics->hashes_path, sizeof metrics->hashes_path, "%s/route_hashes.tsv", folder);
+    enum status status = open_lines(&metrics->file, metrics->path, "{\"step\":", step);
+    return status ? status : open_lines(&metrics->hashes, metrics->hashes_path, "", step);
 }
 
 void metrics_close(struct metrics *metrics) {
     if (metrics->file) fclose(metrics->file);
-    metrics->file = NULL;
+    if (metrics->hashes) fclose(metrics->hashes);
+    metrics->file = metrics->hashes = NULL;
+}
+
+void metrics_hashes(struct metrics *metrics, int64_t number, const struct step *step) {
+    if (!metrics->hashes) return;
+    bool good = fprintf(metrics->hashes, "%" PRId64, number) > 0;
+    for (int64_t i = 0; i < step->lm->layers; ++i)
+        good = fprintf(metrics->hashes, "\t%016" PRIx64, step->stats.hashes[i]) > 0 && good;
+    good = putc('\n', metrics->hashes) != EOF && good;
+    if (!good && !metrics->hashes_errno) metrics->hashes_errno = errno;
+}
+
+enum status metrics_flush(struct metrics *metrics) {
+    if (!metrics->hashes) return STATUS_OK;
+    if (fflush(metrics->hashes) && !metrics->hashes_errno) metrics->hashes_errno = errno;
+    if (!metrics->hashes_errno) return STATUS_OK;
+    return status_fail(STATUS_WRITE, "%s: cannot write: %s", metrics->hashes_path, strerror(metrics->hashes_errno));
 }
 
 static void add_training(cJSON *line, const struct metrics_line *from) {
@@ -81,5 +105,6 @@ enum status metrics_write(struct metrics *metrics, const struct metrics_line *fr
     if (!text) FATAL("out of memory");
     bool good = fprintf(metrics->file, "%s\n", text) > 0 && fflush(metrics->file) == 0;
     free(text);
-    return good ? STATUS_OK : status_fail(STATUS_WRITE, "%s: cannot write: %s", metrics->path, strerror(errno));
+    if (!good) return status_fail(STATUS_WRITE, "%s: cannot write: %s", metrics->path, strerror(errno));
+    return metrics_flush(metrics);
 }

@@ -1,4 +1,5 @@
-/* metrics.jsonl in the run folder: one JSON object a line, keys fixed (docs/metrics.md). Rank 0 writes. */
+/* metrics.jsonl in the run folder: one JSON object a line, keys fixed (docs/metrics.md); and route_hashes.tsv: the
+ * choices of every step. Rank 0 writes. */
 #ifndef VQMOE_METRICS_H
 #define VQMOE_METRICS_H
 
@@ -9,12 +10,20 @@
 struct metrics {
     FILE *file; /* NULL on ranks above 0 */
     char path[1024];
+    FILE *hashes;
+    char hashes_path[1024];
+    int hashes_errno; /* of the first failed write */
 };
 
-/* Opens folder/metrics.jsonl: new, or, where a run goes on after `step` updates, without the lines of later steps.
+/* Opens both in `folder`: new, or, where a run goes on after `step` updates, without the lines of later steps.
  * STATUS_WRITE. */
 enum status metrics_open(struct metrics *metrics, const char *folder, int rank, int64_t step);
 void metrics_close(struct metrics *metrics);
+
+/* The line of step `number` (updates done), buffered; written by metrics_flush, which metrics_write calls too.
+ * metrics_flush: STATUS_WRITE, of any line since the beginning. */
+void metrics_hashes(struct metrics *metrics, int64_t number, const struct step *step);
+enum status metrics_flush(struct metrics *metrics);
 
 struct metrics_line {
     int64_t step; /* updates done */

@@ -144,8 +144,9 @@ static enum status check_finite(const struct trainer *t) {
 
 static enum status save(struct run *run, const char *name) {
     char path[1024];
-    enum status status = comm_agree(run->t->world, check_finite(run->t));
-    if (status) return status;
+    enum status status = check_finite(run->t);
+    if (!status) status = metrics_flush(&run->metrics); /* a run that goes on from here has the lines up to here */
+    if ((status = comm_agree(run->t->world, status))) return status;
     snprintf(path, sizeof path, "%s/checkpoints/%s.h5", run->t->config->run.dir, name);
     return checkpoint_write(path, &run->t->step, &run->t->text, &run->t->progress);
 }
@@ -257,6 +258,7 @@ static enum status train_step(struct run *run, struct observer *observer) {
     lm_after_step(&t->lm, number);
     if (observer && (status = observer->after(observer, &t->step, number))) return status;
     advance(t);
+    metrics_hashes(&run->metrics, t->progress.step, &t->step);
     run->step_seconds += clock_seconds() - from;
     run->seconds_all += clock_seconds() - from;
     run->step_tokens += t->config->train.batch * t->config->model.segment;

@@ -32,8 +32,8 @@ void trainer_free(struct trainer *trainer);
 
 /* Reads the next batch into tokens and targets. */
 void trainer_read(struct trainer *trainer);
-/* Trains until train.steps: evaluates, writes run.dir/checkpoints/{last,best}.h5 and run.dir/metrics.jsonl. observer
- * may be NULL. */
+/* Trains until train.steps: evaluates, writes run.dir/checkpoints/{last,best}.h5, run.dir/metrics.jsonl and
+ * run.dir/route_hashes.tsv. observer may be NULL. */
 enum status trainer_run(struct trainer *trainer, struct observer *observer);
 
 #endif
