@@ -22,7 +22,8 @@ enum {
     KEY_STEPS,
     KEY_NOISE,
     KEY_COMPARE,
-    KEY_INIT_FROM
+    KEY_INIT_FROM,
+    KEY_ROUTING
 };
 
 static const struct {
@@ -42,6 +43,7 @@ static const struct {
     {TAKES_GENERATION | TAKES_NOISE, {"seed", KEY_SEED, "N", 0, "Of the draws (default: 1)", 0}},
     {TAKES_ROUTES, {"record", KEY_RECORD, "FILE", 0, "Write the choices of every step", 0}},
     {TAKES_ROUTES, {"replay", KEY_REPLAY, "FILE", 0, "Take the choices of a recorded run; prints the flips", 0}},
+    {TAKES_ROUTING, {"routing", KEY_ROUTING, NULL, 0, "How its routing is, or in a run folder how it came to be", 0}},
     {TAKES_STEPS, {"steps", KEY_STEPS, "N", 0, "Steps to time (default: 3)", 0}},
     {TAKES_COMPARE,
      {"compare", KEY_COMPARE, "RUN_A", 0,
@@ -79,6 +81,7 @@ static error_t parse_one(int key, char *text, struct argp_state *state) {
     case KEY_STEPS: a->steps = integer_of(state, text, 1, 1 << 30); break;
     case KEY_RECORD: a->record = text; break;
     case KEY_REPLAY: a->replay = text; break;
+    case KEY_ROUTING: a->routing = true; break;
     case KEY_TEMPERATURE:
         a->temperature = strtod(text, &end);
         if (*end || end == text || !(a->temperature >= 0))

@@ -21,6 +21,7 @@ struct arguments {
     double temperature;          /* --temperature T */
     double noise;                /* --noise RATE */
     const char *compare;         /* --compare RUN_A */
+    bool routing;                /* --routing */
 };
 
 /* Which options beside --set a command takes. */
@@ -34,6 +35,7 @@ enum option_set {
     TAKES_INIT = 128,
     TAKES_NOISE = 512,
     TAKES_COMPARE = 1024,
+    TAKES_ROUTING = 256,
     TAKES_KEYS = 64, /* lists all configuration keys in its --help */
 };
 

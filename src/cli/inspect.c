@@ -4,7 +4,7 @@
 
 #include "base/h5file.h"
 #include "base/log.h"
-#include "cli/cli.h"
+#include "cli/routing.h"
 
 static enum status show_arrays(struct h5file *file, int64_t *parameters) {
     char(*names)[H5_MAX_NAME] = NULL;
@@ -51,8 +51,11 @@ static enum status show(struct h5file *file) {
     return status;
 }
 
-/* Rank 0 alone: nothing here needs the others. */
+/* But for the routing, rank 0 alone: nothing here needs the others. */
 enum status cli_inspect(const struct arguments *arguments, struct comm *world) {
+    if (arguments->routing && arguments->compare)
+        return comm_agree(world, status_fail(STATUS_CONFIG, "inspect: expected --routing or --compare, found both"));
+    if (arguments->routing) return routing_inspect(arguments, world);
     struct h5file *file = NULL;
     enum status status = STATUS_OK;
     if (world->rank == 0 && arguments->compare) {

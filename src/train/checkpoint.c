@@ -93,8 +93,8 @@ enum status checkpoint_read_memory(struct h5file *file, const char *group, struc
     return transfer_memory(file, group, step, true);
 }
 
-static enum status write_all(struct h5file *file, struct step *step, const struct text *text,
-                             const struct progress *progress) {
+static enum status write_all(struct h5file *file, struct step *step, struct diagnostics *diagnostics,
+                             const struct text *text, const struct progress *progress) {
     const struct params *params = &step->lm->params;
     int64_t bytes[256], V = text->vocabulary;
     for (int64_t i = 0; i < V; ++i) bytes[i] = text->byte_of[i];
@@ -116,6 +116,7 @@ static enum status write_all(struct h5file *file, struct step *step, const struc
     TRY(checkpoint_write_arrays(file, "/state", params, true, params->data));
     TRY(checkpoint_write_arrays(file, "/moments/first", params, false, params->m));
     TRY(checkpoint_write_arrays(file, "/moments/second", params, false, params->v));
+    TRY(diagnostics_save(diagnostics, file));
     return checkpoint_write_memory(file, "/memory", step);
 }
 
@@ -134,15 +135,15 @@ static enum status publish(const char *temporary, const char *path) {
     return good ? STATUS_OK : status_fail(STATUS_WRITE, "%s: cannot sync the folder: %s", folder, strerror(cause));
 }
 
-enum status checkpoint_write(const char *path, struct step *step, const struct text *text,
-                             const struct progress *progress) {
+enum status checkpoint_write(const char *path, struct step *step, struct diagnostics *diagnostics,
+                             const struct text *text, const struct progress *progress) {
     struct comm *world = step->lm->world;
     char temporary[1024];
     struct h5file *file = NULL;
     snprintf(temporary, sizeof temporary, "%s.tmp", path);
     enum status status = h5file_create(&file, temporary, comm_mpi_handle(world));
     if (!status) {
-        status = write_all(file, step, text, progress);
+        status = write_all(file, step, diagnostics, text, progress);
         enum status closed = h5file_close(file);
         if (!status) status = closed;
     }
@@ -202,8 +203,8 @@ static enum status check_configuration(struct h5file *file, const char *path, co
     return status ? status : config_check_resumed(config, &written, path);
 }
 
-static enum status resume_all(struct h5file *file, const char *path, struct step *step, const struct text *text,
-                              struct progress *progress) {
+static enum status resume_all(struct h5file *file, const char *path, struct step *step, struct diagnostics *diagnostics,
+                              const struct text *text, struct progress *progress) {
     struct params *params = &step->lm->params;
     TRY(check_version(file, path));
     TRY(check_vocabulary(file, path, text));
@@ -216,13 +217,15 @@ static enum status resume_all(struct h5file *file, const char *path, struct step
     TRY(checkpoint_read_arrays(file, "/state", params, true, params->data));
     TRY(checkpoint_read_arrays(file, "/moments/first", params, false, params->m));
     TRY(checkpoint_read_arrays(file, "/moments/second", params, false, params->v));
+    TRY(diagnostics_restore(diagnostics, file));
     return checkpoint_read_memory(file, "/memory", step);
 }
 
-enum status checkpoint_resume(const char *path, struct step *step, const struct text *text, struct progress *progress) {
+enum status checkpoint_resume(const char *path, struct step *step, struct diagnostics *diagnostics,
+                              const struct text *text, struct progress *progress) {
     struct h5file *file = NULL;
     enum status status = h5file_open(&file, path, comm_mpi_handle(step->lm->world));
-    if (!status) status = resume_all(file, path, step, text, progress);
+    if (!status) status = resume_all(file, path, step, diagnostics, text, progress);
     h5file_close(file);
     return comm_agree(step->lm->world, status);
 }

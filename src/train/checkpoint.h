@@ -5,6 +5,7 @@
 
 #include "base/h5file.h"
 #include "data/text.h"
+#include "train/diagnostics.h"
 #include "train/step.h"
 
 enum { CHECKPOINT_VERSION = 1 };
@@ -19,10 +20,12 @@ struct progress {
 /* Collective over the world: all of these. Errors agree on all ranks. */
 
 /* Written beside `path`, flushed to disk, then renamed: `path` is whole or as it was. STATUS_WRITE. */
-enum status checkpoint_write(const char *path, struct step *step, const struct text *text,
-                             const struct progress *progress);
-/* Parameters, moments, attention memory and progress, for the very model that `step` holds. STATUS_CHECKPOINT. */
-enum status checkpoint_resume(const char *path, struct step *step, const struct text *text, struct progress *progress);
+enum status checkpoint_write(const char *path, struct step *step, struct diagnostics *diagnostics,
+                             const struct text *text, const struct progress *progress);
+/* Parameters, moments, attention memory, diagnostics and progress, for the very model that `step` holds.
+ * STATUS_CHECKPOINT. */
+enum status checkpoint_resume(const char *path, struct step *step, struct diagnostics *diagnostics,
+                              const struct text *text, struct progress *progress);
 /* The configuration inside (then overrides), and the vocabulary [256] symbol -> byte, its size returned in *V; what
  * eval and generate begin with. step: the number of updates done. */
 enum status checkpoint_read_config(const char *path, struct comm *world, struct config *config,

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "train/diagnostics.h"
 
 /* The lines of steps up to `step` of an earlier file, into a new one beside it; then that takes its place. The step of
  * a line stands after `prefix`. */
@@ -90,6 +91,17 @@ static void add_training(cJSON *line, const struct metrics_line *from) {
     }
 }
 
+/* The line's end; frees it. */
+static enum status put(struct metrics *metrics, cJSON *line) {
+    char *text = cJSON_PrintUnformatted(line);
+    cJSON_Delete(line);
+    if (!text) FATAL("out of memory");
+    bool good = fprintf(metrics->file, "%s\n", text) > 0 && fflush(metrics->file) == 0;
+    free(text);
+    if (!good) return status_fail(STATUS_WRITE, "%s: cannot write: %s", metrics->path, strerror(errno));
+    return metrics_flush(metrics);
+}
+
 enum status metrics_write(struct metrics *metrics, const struct metrics_line *from) {
     if (!metrics->file) return STATUS_OK;
     cJSON *line = cJSON_CreateObject();
@@ -100,11 +112,22 @@ enum status metrics_write(struct metrics *metrics, const struct metrics_line *fr
     if (from->train) add_training(line, from);
     cJSON_AddNumberToObject(line, "tokens", (double)from->tokens);
     cJSON_AddNumberToObject(line, "tokens_per_s", from->tokens_per_s);
-    char *text = cJSON_PrintUnformatted(line);
-    cJSON_Delete(line);
-    if (!text) FATAL("out of memory");
-    bool good = fprintf(metrics->file, "%s\n", text) > 0 && fflush(metrics->file) == 0;
-    free(text);
-    if (!good) return status_fail(STATUS_WRITE, "%s: cannot write: %s", metrics->path, strerror(errno));
-    return metrics_flush(metrics);
+    return put(metrics, line);
+}
+
+enum status metrics_write_routing(struct metrics *metrics, const struct routing_line *from) {
+    if (!metrics->file) return STATUS_OK;
+    cJSON *line = cJSON_CreateObject();
+    cJSON_AddNumberToObject(line, "step", (double)from->step);
+    cJSON_AddStringToObject(line, "split", "routing");
+    for (int i = 0; i < MEASURES; ++i) {
+        cJSON *values = cJSON_AddArrayToObject(line, measure_names[i]);
+        for (int64_t layer = 0; layer < from->layers; ++layer) {
+            double value = from->measures[layer * MEASURES + i];
+            cJSON_AddItemToArray(values, isfinite(value) ? cJSON_CreateNumber(value) : cJSON_CreateNull());
+        }
+    }
+    cJSON_AddNumberToObject(line, "bytes_between_ranks", from->bytes);
+    cJSON_AddNumberToObject(line, "seconds", from->seconds);
+    return put(metrics, line);
 }

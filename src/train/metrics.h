@@ -36,4 +36,12 @@ struct metrics_line {
 };
 enum status metrics_write(struct metrics *metrics, const struct metrics_line *line);
 
+/* A look at the routing (diagnostics.h). */
+struct routing_line {
+    int64_t step, layers;
+    const double *measures; /* [layers, MEASURES]; NAN: null */
+    double bytes, seconds;  /* from rank to another rank, a step; what this look cost */
+};
+enum status metrics_write_routing(struct metrics *metrics, const struct routing_line *line);
+
 #endif

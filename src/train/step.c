@@ -6,6 +6,7 @@
 
 #include "base/block.h"
 #include "base/log.h"
+#include "train/collapse.h"
 
 enum { SCALARS = 4 }; /* task, vq, balance, distill lead the packed vector, then dropped, load and usage by layer */
 
@@ -129,10 +130,5 @@ double step_load_ratio(const struct step *step) {
 }
 
 double step_code_perplexity(const struct step *step, int64_t layer) {
-    double sum = 0, entropy = 0;
-    const double *usage = step->stats.usage + layer * step->codes;
-    for (int64_t m = 0; m < step->codes; ++m) sum += usage[m];
-    for (int64_t m = 0; m < step->codes; ++m)
-        if (usage[m] > 0) entropy -= usage[m] / sum * log(usage[m] / sum);
-    return exp(entropy);
+    return collapse_perplexity(step->stats.usage + layer * step->codes, step->codes);
 }

@@ -27,7 +27,7 @@ static enum status open_data(struct trainer *t) {
 
 /* The cursor was written for the text and batch of that time. */
 static enum status resume_from(struct trainer *t, const char *path) {
-    enum status status = checkpoint_resume(path, &t->step, &t->text, &t->progress);
+    enum status status = checkpoint_resume(path, &t->step, &t->diagnostics, &t->text, &t->progress);
     int64_t segment = t->progress.segment;
     if (status || (t->progress.step >= 0 && segment >= 0 && segment < t->streams.segments)) return status;
     return comm_agree(t->world, status_fail(STATUS_CHECKPOINT,
@@ -44,6 +44,8 @@ enum status trainer_init(struct trainer *t, const struct config *config, struct 
     status = lm_init(&t->lm, config, t->text.vocabulary, world, true);
     if ((status = comm_agree(world, status))) return status;
     step_init(&t->step, &t->lm);
+    if (config->diagnostics.every) status = diagnostics_init(&t->diagnostics, &t->lm, &t->text);
+    if ((status = comm_agree(world, status))) return status;
     size_t tokens = (size_t)(t->step.rows * config->model.segment);
     t->tokens = malloc((tokens + 1) * sizeof *t->tokens);
     t->targets = malloc((tokens + 1) * sizeof *t->targets);
@@ -55,6 +57,7 @@ enum status trainer_init(struct trainer *t, const struct config *config, struct 
 
 void trainer_free(struct trainer *t) {
     if (!t->config) return;
+    diagnostics_free(&t->diagnostics);
     step_free(&t->step);
     lm_free(&t->lm);
     text_close(&t->text);
@@ -110,7 +113,13 @@ static enum status open_folder(struct trainer *t) {
             path, dir);
     snprintf(path, sizeof path, "%s/checkpoints", dir);
     enum status status = make_folder(path);
+    if (!status) status = diagnostics_cut_back(dir, t->progress.step);
+    if (!status && t->diagnostics.lm) {
+        snprintf(path, sizeof path, "%s/routing", dir);
+        status = make_folder(path);
+    }
     if (status) return status;
+    snprintf(path, sizeof path, "%s/checkpoints", dir);
     if (access(path, W_OK)) return status_fail(STATUS_WRITE, "run.dir: cannot write in %s: %s", path, strerror(errno));
     snprintf(path, sizeof path, "%s/config.yaml", dir);
     FILE *file = fopen(path, "w");
@@ -148,7 +157,7 @@ static enum status save(struct run *run, const char *name) {
     if (!status) status = metrics_flush(&run->metrics); /* a run that goes on from here has the lines up to here */
     if ((status = comm_agree(run->t->world, status))) return status;
     snprintf(path, sizeof path, "%s/checkpoints/%s.h5", run->t->config->run.dir, name);
-    return checkpoint_write(path, &run->t->step, &run->t->text, &run->t->progress);
+    return checkpoint_write(path, &run->t->step, &run->t->diagnostics, &run->t->text, &run->t->progress);
 }
 
 static enum status validate(struct run *run) {
@@ -252,7 +261,9 @@ static enum status train_step(struct run *run, struct observer *observer) {
     enum status status = STATUS_OK;
     trainer_read(t);
     if (observer && (status = observer->before(observer, &t->step, number))) return status;
+    diagnostics_before_step(&t->diagnostics);
     step_gradients(&t->step, number, observer ? observer->routes : NULL, t->tokens, t->targets);
+    diagnostics_after_step(&t->diagnostics, &t->step);
     double grad_norm = isfinite(t->step.stats.loss) ? optimizer_update(&t->lm, number) : NAN;
     if (!isfinite(grad_norm)) return comm_agree(t->world, not_finite(t, grad_norm));
     lm_after_step(&t->lm, number);
@@ -266,6 +277,16 @@ static enum status train_step(struct run *run, struct observer *observer) {
     return report(run, optimizer_lr(t->config, number), grad_norm);
 }
 
+/* Before a checkpoint of the same step: a run that goes on from it has this line. */
+static enum status look(struct run *run, bool end) {
+    struct trainer *t = run->t;
+    int64_t every = t->config->diagnostics.every;
+    bool regular = every && t->progress.step % every == 0;
+    if (!every || !(regular || end)) return STATUS_OK;
+    return diagnostics_line(&t->diagnostics, &run->metrics, &t->step.arena, t->config->run.dir, t->progress.step,
+                            regular);
+}
+
 static enum status run_steps(struct run *run, struct observer *observer) {
     struct trainer *t = run->t;
     const struct config *config = t->config;
@@ -274,6 +295,7 @@ static enum status run_steps(struct run *run, struct observer *observer) {
         status = train_step(run, observer);
         int64_t step = t->progress.step;
         bool end = step == config->train.steps;
+        if (!status) status = look(run, end);
         if (!status && (end || (config->eval.every && step % config->eval.every == 0))) status = validate(run);
         if (!status && (end || (config->checkpoint.every_steps && step % config->checkpoint.every_steps == 0)))
             status = save(run, "last");

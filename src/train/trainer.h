@@ -19,6 +19,7 @@ struct trainer {
     struct streams streams;
     struct lm lm;
     struct step step;
+    struct diagnostics diagnostics;
     struct progress progress;
     int32_t *tokens, *targets; /* [local rows, L] of the current step */
 };
@@ -32,8 +33,8 @@ void trainer_free(struct trainer *trainer);
 
 /* Reads the next batch into tokens and targets. */
 void trainer_read(struct trainer *trainer);
-/* Trains until train.steps: evaluates, writes run.dir/checkpoints/{last,best}.h5, run.dir/metrics.jsonl and
- * run.dir/route_hashes.tsv. observer may be NULL. */
+/* Trains until train.steps: evaluates, writes run.dir/checkpoints/{last,best}.h5, run.dir/metrics.jsonl,
+ * run.dir/route_hashes.tsv and, where diagnostics.every says so, run.dir/routing/STEP.h5. observer may be NULL. */
 enum status trainer_run(struct trainer *trainer, struct observer *observer);
 
 #endif

@@ -55,7 +55,7 @@ must_on() {
 }
 
 # The metrics of a run without its speed.
-metrics() { sed 's/,"tokens_per_s":[^,}]*//' "$1/metrics.jsonl"; }
+metrics() { sed 's/,"\(tokens_per_s\|seconds\)":[^,}]*//' "$1/metrics.jsonl"; }
 
 # same_bits A B: checkpoints with the same arrays, and the same attributes but for the configuration (run.dir is in it)
 same_bits() {

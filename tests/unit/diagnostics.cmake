@@ -1,0 +1,1 @@
+vqmoe_test(diagnostics unit/diagnostics_test.c train)
