@@ -1,0 +1,649 @@
+/* Every router and every quantizer of the lists, with no list of their names here: a new one is tested by being there.
+ * For each:
+ * - 12 steps of training on this number of ranks have the losses and end in the state of one process alone, whose
+ *   routes are replayed; dropout is on, 7 rows and 7 experts divide by nothing, and the stages of a schedule (the
+ * second router, the growth of k, the fit of k-means) fall inside;
+ * - replicated parameters and state have the same bits on all ranks after every step;
+ * - written after step 6 and resumed, the run ends in the same bits; on one process alone it has the same losses;
+ * - a checkpoint without one of the state's arrays is refused;
+ * - in double, on one process: gradients against differences of the loss. Routers are held alone, in mode `continuous`,
+ *   where the gradient is the true one. A quantizer's is not (straight-through): there L_vq's own gradient is compared,
+ *   by every parameter, and the task's by those behind the codes.
+ *
+ * Usage: test_kinds [self | astray]; self: one process, without MPI; astray: the state of one rank is spoilt, which a
+ * build with assertions must notice. */
+#include <math.h>
+#include <mpi.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/log.h"
+#include "train/checkpoint.h"
+#include "train/optimizer.h"
+#include "train/step_file.h"
+
+enum { B = 7, T = 6, V = 11, LAYERS = 2, STEPS = 12, STOP = 6, SETTINGS = 40 };
+
+static const bool is_double = sizeof(real) == sizeof(double);
+static const double tolerance = sizeof(real) == sizeof(double) ? 1e-10 : 1e-5;
+static const double tolerance_state = sizeof(real) == sizeof(double) ? 1e-9 : 1e-4;
+static const double tolerance_gradient = 1e-6;
+
+static const char *const base[] = {
+    "model.layers=2",       "model.d_model=12",    "model.heads=2",
+    "model.d_head=6",       "model.d_inner=10",    "model.segment=6",
+    "model.memory=4",       "model.dropout=0.1",   "model.attention_dropout=0.1",
+    "moe.experts=7",        "router.top_k=1",      "router.balance=0.1",
+    "router.switch_step=4", "router.samples=40",   "router.k_min=2",
+    "router.k_max=7",       "quantizer.alpha=0.2", "optim.lr=0.003",
+    "train.batch=7",        "train.steps=12",      "eval.segment=6",
+    "moe.mode=joint",
+};
+
+static int failures;
+static struct comm *world;
+static char path[64], path_cut[64];
+
+static void fail(const char *name, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void fail(const char *name, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "FAILED on rank %d of %d: %s: ", world->rank, world->size, name);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    ++failures;
+}
+
+static void *take(size_t bytes) {
+    void *data = calloc(1, bytes + 1);
+    if (!data) abort();
+    return data;
+}
+
+/* ---- A case, and a model of it ---- */
+
+struct variant {
+    char name[96];
+    char settings[SETTINGS][64];
+    int n;
+};
+
+static void set(struct variant *variant, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void set(struct variant *variant, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    if (variant->n == SETTINGS) abort();
+    vsnprintf(variant->settings[variant->n++], sizeof variant->settings[0], format, args);
+    va_end(args);
+}
+
+static struct variant variant_of(const char *name) {
+    struct variant variant = {.n = 0};
+    snprintf(variant.name, sizeof variant.name, "%s", name);
+    for (size_t i = 0; i < sizeof base / sizeof *base; ++i) set(&variant, "%s", base[i]);
+    return variant;
+}
+
+struct model {
+    struct config config;
+    struct lm lm;
+    struct step step;
+    struct routes routes;
+    int32_t *tokens, *targets;
+};
+
+static enum status model_init(struct model *model, const struct variant *variant, struct comm *comm) {
+    const char *settings[SETTINGS];
+    for (int i = 0; i < variant->n; ++i) settings[i] = variant->settings[i];
+    *model = (struct model){.tokens = NULL};
+    status_clear();
+    enum status status = config_load(&model->config, NULL, 0, settings, variant->n);
+    if (!status) status = lm_init(&model->lm, &model->config, V, comm, true);
+    if (status) {
+        lm_free(&model->lm);
+        return status;
+    }
+    step_init(&model->step, &model->lm);
+    routes_allocate(&model->routes, &model->step);
+    model->tokens = take((size_t)model->step.rows * T * sizeof *model->tokens);
+    model->targets = take((size_t)model->step.rows * T * sizeof *model->targets);
+    return STATUS_OK;
+}
+
+static void model_free(struct model *model) {
+    routes_free(&model->routes, &model->step);
+    step_free(&model->step);
+    lm_free(&model->lm);
+    free(model->tokens);
+    free(model->targets);
+}
+
+/* -1 .. 1, a function of its place. */
+static double noise(uint64_t a, uint64_t b) {
+    return (double)(hash_splitmix64(hash_splitmix64(a) ^ b) >> 11) * 0x1p-52 - 1;
+}
+
+/* Initial values of 0.02 leave everything nearly linear: these do not. */
+static void shake(struct lm *lm) {
+    for (int i = 0; i < lm->params.count; ++i) {
+        struct param *p = lm->params.list[i];
+        int64_t first = p->count ? p->first * (p->size / p->count) : 0;
+        if (p->placement == PLACE_STATE) continue;
+        for (int64_t j = 0; j < p->size; ++j)
+            p->data[j] += (real)(0.4 * noise(hash_string(p->name), (uint64_t)(first + j)));
+    }
+}
+
+static void model_start(struct model *model) {
+    lm_start(&model->lm);
+    shake(&model->lm);
+}
+
+/* ---- Steps and their routes ---- */
+
+/* Of all tokens of the batch, by the process alone. */
+struct history {
+    int32_t *choices[STEPS][ROUTE_PATHS][LAYERS];
+};
+
+static int64_t choices_of(const struct model *model, int route, int64_t number) {
+    return route == ROUTE_CODES ? 1 : router_choices(&model->lm.blocks[0].moe.router, number);
+}
+
+/* This rank's part of the history from there, or all of it back. */
+static void transfer(struct model *model, struct history *history, int64_t number, bool keep) {
+    for (int route = 0; route < ROUTE_PATHS; ++route)
+        for (int64_t i = 0; model->routes.choices[route] && i < model->lm.layers; ++i) {
+            int64_t row = T * choices_of(model, route, number);
+            int32_t **all = &history->choices[number][route][i], *here = model->routes.choices[route][i];
+            if (!*all) *all = take((size_t)(B * row) * sizeof **all);
+            for (int64_t j = 0; j < model->step.accumulate; ++j) {
+                const struct micro_batch *micro = &model->step.micro[j];
+                int32_t *there = *all + micro->first * row, *own = here + micro->local * row;
+                memcpy(keep ? there : own, keep ? own : there, (size_t)(micro->rows * row) * sizeof *own);
+            }
+        }
+}
+
+static void history_free(struct history *history) {
+    for (int s = 0; s < STEPS; ++s)
+        for (int p = 0; p < ROUTE_PATHS; ++p)
+            for (int i = 0; i < LAYERS; ++i) free(history->choices[s][p][i]);
+}
+
+/* Some symbols are far more frequent than others. */
+static int32_t symbol(int64_t row, int64_t at) {
+    double u = fabs(noise((uint64_t)row, (uint64_t)at));
+    return (int32_t)(u * u * V);
+}
+
+static void read_batch(struct model *model, int64_t number) {
+    for (int64_t j = 0; j < model->step.accumulate; ++j) {
+        const struct micro_batch *micro = &model->step.micro[j];
+        for (int64_t i = 0; i < micro->rows * T; ++i) {
+            int64_t row = micro->first + i / T, at = number * T + i % T;
+            model->tokens[micro->local * T + i] = symbol(row, at);
+            model->targets[micro->local * T + i] = symbol(row, at + 1);
+        }
+    }
+}
+
+/* The routes are kept, or replayed. */
+static void gradients(struct model *model, struct history *history, int64_t number, bool keep) {
+    model->routes.replay = !keep;
+    if (!keep) transfer(model, history, number, false);
+    read_batch(model, number);
+    step_gradients(&model->step, number, &model->routes, model->tokens, model->targets);
+    if (keep) transfer(model, history, number, true);
+}
+
+static double train_step(struct model *model, struct history *history, int64_t number, bool keep) {
+    gradients(model, history, number, keep);
+    optimizer_update(&model->lm, number);
+    lm_after_step(&model->lm, number);
+    return model->step.stats.loss;
+}
+
+/* ---- What is compared ---- */
+
+static double relative(double a, double b) { return fabs(a - b) / fmax(fabs(b), 1e-30); }
+
+static double largest(double value) {
+    comm_allreduce(world, &value, 1, COMM_DOUBLE, COMM_MAX);
+    return value;
+}
+
+/* Relative L2 of the worst array of state. */
+static double state_error(const struct lm *lm, const struct lm *expected) {
+    double worst = 0;
+    for (int i = 0; i < lm->params.count; ++i) {
+        const struct param *p = lm->params.list[i], *q = expected->params.list[i];
+        double difference = 0, norm = 0;
+        if (p->placement != PLACE_STATE) continue;
+        for (int64_t j = 0; j < p->size; ++j) {
+            difference += pow((double)p->data[j] - (double)q->data[j], 2);
+            norm += pow((double)q->data[j], 2);
+        }
+        worst = fmax(worst, sqrt(difference / fmax(norm, 1e-30)));
+    }
+    return worst;
+}
+
+static void expect_same_on_all_ranks(const char *name, const struct lm *lm, int64_t number) {
+    int64_t least = (int64_t)params_hash(&lm->params), most = least;
+    comm_allreduce(world, &least, 1, COMM_INT64, COMM_MIN);
+    comm_allreduce(world, &most, 1, COMM_INT64, COMM_MAX);
+    if (least != most) fail(name, "step %lld: parameters or state differ between ranks", (long long)number);
+}
+
+static bool same_bits(const real *a, const real *b, int64_t n) { return !memcmp(a, b, (size_t)n * sizeof *a); }
+
+static void expect_same_model(const char *name, const struct model *a, const struct model *b) {
+    const struct params *p = &a->lm.params, *q = &b->lm.params;
+    const struct lm_memory *m = &a->step.memory, *n = &b->step.memory;
+    for (int i = 0; i < p->count; ++i)
+        if (!same_bits(p->list[i]->data, q->list[i]->data, p->list[i]->size))
+            fail(name, "resumed: other bits in %s", p->list[i]->name);
+    if (!same_bits(p->m, q->m, p->trained) || !same_bits(p->v, q->v, p->trained))
+        fail(name, "resumed: other bits in the moments");
+    if (m->length != n->length || !same_bits(m->data, n->data, m->layers * m->rows * m->capacity * m->d_model))
+        fail(name, "resumed: other bits in the memory");
+}
+
+/* ---- Checkpoints ---- */
+
+static struct text text_of_symbols(void) {
+    struct text text = {.vocabulary = V, .splits[SPLIT_TRAIN].path = "symbols"};
+    for (int i = 0; i < V; ++i) text.byte_of[i] = (uint8_t)('a' + i);
+    return text;
+}
+
+static void must(enum status status) {
+    if (status) FATAL("%s", status_message());
+}
+
+/* A fresh model that goes on from the file, which was written after step STOP. */
+static void resume(struct model *model, const struct variant *variant, struct comm *comm) {
+    struct text text = text_of_symbols();
+    struct progress progress;
+    must(model_init(model, variant, comm));
+    must(checkpoint_resume(path, &model->step, &text, &progress));
+    if (progress.step != STOP) fail(variant->name, "resumed at step %lld", (long long)progress.step);
+}
+
+/* All of it but one array; by one process. */
+static void copy_without(const char *left_out) {
+    const char *integers[] = {"format_version", "step", "epoch", "segment"};
+    struct h5file *from, *to;
+    char(*names)[H5_MAX_NAME], *json;
+    int count;
+    int64_t value;
+    double best;
+    must(h5file_open(&from, path, NULL));
+    must(h5file_create(&to, path_cut, NULL));
+    must(h5file_read_text(from, "configuration", &json));
+    must(h5file_write_text(to, "configuration", json));
+    for (size_t i = 0; i < sizeof integers / sizeof *integers; ++i) {
+        must(h5file_read_int(from, integers[i], &value));
+        must(h5file_write_int(to, integers[i], value));
+    }
+    must(h5file_read_double(from, "best_valid", &best));
+    must(h5file_write_double(to, "best_valid", best));
+    must(h5file_list(from, "/", &names, &count));
+    for (int i = 0; i < count; ++i) {
+        enum h5type type = !strcmp(names[i], "/vocabulary") ? H5T_INT64 : H5T_FLOAT64;
+        int rank;
+        int64_t shape[H5_MAX_RANK], elements = 1;
+        if (!strcmp(names[i], left_out)) continue;
+        must(h5file_shape(from, names[i], &rank, shape));
+        for (int axis = 0; axis < rank; ++axis) elements *= shape[axis];
+        void *data = take((size_t)elements * sizeof(double));
+        must(h5file_read(from, names[i], type, rank, shape, 0, shape[0], data));
+        must(h5file_write(to, names[i], type, rank, shape, 0, shape[0], data));
+        free(data);
+    }
+    free(names);
+    free(json);
+    must(h5file_close(from));
+    must(h5file_close(to));
+}
+
+/* On the process alone. The whole copy is fine: it is the missing array that is refused. */
+static int check_missing_state(const struct variant *variant) {
+    struct model model;
+    struct text text = text_of_symbols();
+    struct progress progress;
+    int arrays = 0;
+    must(model_init(&model, variant, world));
+    for (int i = -1; i < model.lm.params.count; ++i) {
+        const struct param *p = i < 0 ? NULL : model.lm.params.list[i];
+        char name[H5_MAX_NAME] = "", expected[2 * H5_MAX_NAME];
+        if (p && p->placement != PLACE_STATE) continue;
+        if (p) snprintf(name, sizeof name, "/state/%s", p->name);
+        copy_without(name);
+        enum status status = checkpoint_resume(path_cut, &model.step, &text, &progress);
+        snprintf(expected, sizeof expected, "%s: %s: expected an array, found none", path_cut, name);
+        if (status != (p ? STATUS_CHECKPOINT : STATUS_OK) || (p && strcmp(status_message(), expected) != 0))
+            fail(variant->name, "without %s: status %d, '%s'", name, (int)status, status_message());
+        status_clear();
+        arrays += p != NULL;
+    }
+    model_free(&model);
+    remove(path_cut);
+    return arrays;
+}
+
+/* ---- Gradients against differences ---- */
+
+/* The same step again and again: of the attention memory as it was. */
+struct point {
+    struct model *model;
+    struct history *history;
+    int64_t number, memory_length;
+    real *memory, *data, *grad; /* data, grad [trained] at the point */
+};
+
+static void evaluate_at(struct point *point, bool keep) {
+    struct lm_memory *memory = &point->model->step.memory;
+    memory->length = point->memory_length;
+    memcpy(memory->data, point->memory,
+           (size_t)(memory->layers * memory->rows * memory->capacity * memory->d_model) * sizeof *memory->data);
+    gradients(point->model, point->history, point->number, keep);
+}
+
+static struct point point_take(struct model *model, struct history *history, int64_t number) {
+    struct lm_memory *memory = &model->step.memory;
+    size_t trained = (size_t)model->lm.params.trained * sizeof(real),
+           held = (size_t)(memory->layers * memory->rows * memory->capacity * memory->d_model) * sizeof(real);
+    struct point point = {model, history, number, memory->length, take(held), take(trained), take(trained)};
+    memcpy(point.memory, memory->data, held);
+    evaluate_at(&point, true);
+    memcpy(point.data, model->lm.params.data, trained); /* as the forward may have changed them */
+    memcpy(point.grad, model->lm.params.grad, trained);
+    return point;
+}
+
+static void point_free(struct point *point) {
+    free(point->memory);
+    free(point->data);
+    free(point->grad);
+}
+
+static int compare_double(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double stat_loss(const struct step *step) { return step->stats.loss; }
+static double stat_task(const struct step *step) { return step->stats.task; }
+static double stat_vq(const struct step *step) { return step->stats.vq; }
+
+/* Differences in directions of random signs, whose squared error estimates the squared L2 error of the array's
+ * gradient. Of three the middle one: a direction may cross the kink of a hidden unit. Relative to the gradient of the
+ * array, or where that is small to a thousandth of the whole. */
+static double gradient_error(struct point *point, const struct param *p, double whole,
+                             double (*stat)(const struct step *), double scale) {
+    const double h = 1e-6;
+    double errors[3], norm = 0;
+    const real *grad = point->grad + p->offset, *data = point->data + p->offset;
+    for (int64_t i = 0; i < p->size; ++i) norm += (double)grad[i] * (double)grad[i];
+    for (int k = 0; k < 3; ++k) {
+        double slope = 0, values[2];
+        for (int side = 0; side < 2; ++side) {
+            for (int64_t i = 0; i < p->size; ++i) {
+                double sign = noise(hash_string(p->name) + (uint64_t)k, (uint64_t)i) > 0 ? 1 : -1;
+                p->data[i] = data[i] + (real)((side ? h : -h) * sign);
+                if (side) slope += sign * (double)grad[i];
+            }
+            evaluate_at(point, false);
+            values[side] = stat(&point->model->step);
+        }
+        memcpy(point->model->lm.params.data, point->data, (size_t)point->model->lm.params.trained * sizeof *data);
+        errors[k] = fabs(scale * (values[1] - values[0]) / (2 * h) - slope);
+    }
+    qsort(errors, 3, sizeof *errors, compare_double);
+    return errors[1] / fmax(sqrt(norm), 1e-3 * whole);
+}
+
+static double norm_of(const real *x, int64_t n) {
+    double squares = 0;
+    for (int64_t i = 0; i < n; ++i) squares += (double)x[i] * (double)x[i];
+    return sqrt(squares);
+}
+
+/* Whether the name has one of the words; NULL: any name. */
+static bool is_wanted(const char *name, const char *const *words) {
+    if (!words) return true;
+    for (; *words; ++words)
+        if (strstr(name, *words)) return true;
+    return false;
+}
+
+static double worst_gradient(const char *name, struct point *point, const char *const *words,
+                             double (*stat)(const struct step *), double scale) {
+    const struct params *params = &point->model->lm.params;
+    double worst = 0, whole = norm_of(point->grad, params->trained);
+    for (int i = 0; i < params->count; ++i) {
+        const struct param *p = params->list[i];
+        if (p->placement == PLACE_STATE || !is_wanted(p->name, words)) continue;
+        double error = gradient_error(point, p, whole, stat, scale);
+        if (!(error <= tolerance_gradient))
+            fail(name, "gradient of %s in step %lld: relative error %.3g", p->name, (long long)point->number, error);
+        worst = fmax(worst, error);
+    }
+    return worst;
+}
+
+/* In the first step, and when all stages have begun. */
+static double check_router_gradient(const struct variant *variant) {
+    struct variant alone = *variant;
+    struct model model;
+    struct history history = {0};
+    double worst = 0;
+    set(&alone, "moe.mode=continuous");
+    must(model_init(&model, &alone, world));
+    model_start(&model);
+    for (int64_t number = 0; number < STEPS; ++number) {
+        if (number == 0 || number == STEPS - 1) {
+            struct point point = point_take(&model, &history, number);
+            worst = fmax(worst, worst_gradient(variant->name, &point, NULL, stat_loss, 1));
+            point_free(&point);
+        }
+        train_step(&model, &history, number, true);
+    }
+    history_free(&history);
+    model_free(&model);
+    return worst;
+}
+
+/* One layer: its codes do not reach its own input. beta 1: each side of the error once. */
+static double check_quantizer_gradient(const struct variant *variant) {
+    static const char *const behind[] = {".moe.", ".moe_norm.", ".mix.", ".quantizer.up", "softmax.bias", NULL};
+    struct variant one = *variant;
+    struct model model;
+    struct history history = {0};
+    set(&one, "model.layers=1");
+    set(&one, "quantizer.beta=1");
+    set(&one, "router.balance=0");
+    must(model_init(&model, &one, world));
+    model_start(&model);
+    train_step(&model, &history, 0, true);
+    struct quantizer *quantizer = &model.lm.blocks[0].moe.quantizer;
+    double sides = quantizer->kind->codes_lose + quantizer->beta;
+    quantizer->alpha = 0;
+    struct point point = point_take(&model, &history, 1);
+    double worst = worst_gradient(variant->name, &point, behind, stat_task, 1);
+    quantizer->alpha = 1;
+    evaluate_at(&point, false);
+    for (int64_t i = 0; i < model.lm.params.trained; ++i) point.grad[i] = model.lm.params.grad[i] - point.grad[i];
+    if (norm_of(point.grad, model.lm.params.trained) < 1e-3) fail(variant->name, "L_vq has no gradient");
+    worst = fmax(worst, worst_gradient(variant->name, &point, NULL, stat_vq, 1 / sides));
+    point_free(&point);
+    history_free(&history);
+    model_free(&model);
+    return worst;
+}
+
+/* ---- All of a case ---- */
+
+static void check_variant(const struct variant *variant, double (*gradient)(const struct variant *)) {
+    struct comm *self = comm_self_new();
+    struct history history = {0};
+    struct model alone, here, resumed, resumed_alone;
+    struct text text = text_of_symbols();
+    double losses[STEPS], error = 0, other = 0;
+    must(model_init(&alone, variant, self));
+    must(model_init(&here, variant, world));
+    model_start(&alone);
+    model_start(&here);
+    for (int64_t s = 0; s < STEPS; ++s) losses[s] = train_step(&alone, &history, s, true);
+    for (int64_t s = 0; s < STEPS; ++s) {
+        if (s == STOP) must(checkpoint_write(path, &here.step, &text, &(struct progress){s, 0, s, INFINITY}));
+        double now = relative(train_step(&here, &history, s, false), losses[s]);
+        if (!(now <= tolerance)) fail(variant->name, "step %lld: loss differs by %.3g", (long long)s, now);
+        error = fmax(error, now);
+        expect_same_on_all_ranks(variant->name, &here.lm, s);
+    }
+    if (!(losses[STEPS - 1] > 0)) fail(variant->name, "loss %g", losses[STEPS - 1]);
+    double state = largest(state_error(&here.lm, &alone.lm)), widest = largest(here.routes.widest);
+    if (!(state <= tolerance_state)) fail(variant->name, "state differs by %.3g", state);
+    if (!(widest <= tolerance)) fail(variant->name, "a flip by %.3g, which is no tie", widest);
+
+    resume(&resumed, variant, world);
+    resume(&resumed_alone, variant, self);
+    for (int64_t s = STOP; s < STEPS; ++s) {
+        train_step(&resumed, &history, s, false);
+        other = fmax(other, relative(train_step(&resumed_alone, &history, s, false), losses[s]));
+    }
+    expect_same_model(variant->name, &resumed, &here);
+    if (!(other <= tolerance)) fail(variant->name, "resumed on 1 rank: loss differs by %.3g", other);
+    model_free(&resumed);
+    model_free(&resumed_alone);
+    model_free(&alone);
+    model_free(&here);
+    history_free(&history);
+    comm_free(self);
+
+    bool single = !comm_mpi_handle(world);
+    int arrays = single ? check_missing_state(variant) : 0;
+    double slopes = single && is_double && gradient ? gradient(variant) : 0;
+    comm_barrier(world);
+    if (world->rank == 0) {
+        printf("%-44s loss %.1e, resumed alone %.1e, state %.1e, flips %.1e", variant->name, error, other, state,
+               widest);
+        if (single) printf(", %d arrays of state", arrays);
+        if (single && is_double && gradient) printf(", gradient %.1e", slopes);
+        putchar('\n');
+        remove(path);
+    }
+}
+
+/* In mode `joint` where the kind can do that. */
+static void check_router(struct variant variant) {
+    struct comm *self = comm_self_new();
+    struct model model;
+    if (model_init(&model, &variant, self))
+        set(&variant, "moe.mode=continuous");
+    else
+        model_free(&model);
+    comm_free(self);
+    check_variant(&variant, check_router_gradient);
+}
+
+static void check_routers(void) {
+    static const char *const more[][6] = {
+        {"two stages, experts on all ranks", "router.kind=stablemoe", "router.two_stage=true", "parallel.expert=1"},
+        {"two stages, resumed in the first", "router.kind=stablemoe", "router.two_stage=true", "router.switch_step=9",
+         "router.top_k=2", "router.capacity=1.1"},
+        {"top 2 of a softmax over 2, little room", "router.kind=smoe", "router.top_k=2", "router.normalize=topk",
+         "router.capacity=0.6", "train.accumulate=2"},
+        {"k from 1 to 3", "router.kind=smoe_dropout", "router.k_min=1", "router.k_max=3", "router.capacity=1.1",
+         "train.accumulate=2"},
+        {"k of all, half of them the least", "router.kind=smoe_dropout", "router.k_min=auto", "router.k_max=auto",
+         "router.normalize=topk"},
+        {"cluster, resumed before the fit", "router.kind=cluster", "router.switch_step=9", "router.clusters=3",
+         "train.accumulate=2", "router.tau=1"},
+        {"xmoe, top 2, 3 parts", "router.kind=xmoe", "router.top_k=2", "train.accumulate=3", "parallel.expert=1"},
+        {"dense, twice as wide", "router.kind=dense", "router.dense_width=2", "train.accumulate=2"},
+    };
+    for (int i = 0; i < router_n_kinds; ++i)
+        for (int limited = 0; limited < 2; ++limited) {
+            char name[96];
+            snprintf(name, sizeof name, "%s%s", router_kinds[i]->name, limited ? ", capacity 1.1" : "");
+            struct variant variant = variant_of(name);
+            set(&variant, "router.kind=%s", router_kinds[i]->name);
+            if (limited) set(&variant, "router.capacity=1.1");
+            check_router(variant);
+        }
+    for (size_t i = 0; i < sizeof more / sizeof *more; ++i) {
+        struct variant variant = variant_of(more[i][0]);
+        for (int j = 1; j < 6 && more[i][j]; ++j) set(&variant, "%s", more[i][j]);
+        check_router(variant);
+    }
+}
+
+static void check_quantizers(void) {
+    static const char *const more[][6] = {
+        {"more codes", "quantizer.codes=10"},
+        {"fewer codes, 2 parts", "quantizer.codes=3", "train.accumulate=2", "quantizer.decay=0.5"},
+        {"discrete", "moe.mode=discrete", "quantizer.codes=9", "moe.share_norm=false", "parallel.expert=1"},
+        {"blend", "quantizer.straight_through=blend", "quantizer.contribution=0.3", "quantizer.decay=0.5"},
+    };
+    for (int i = 0; i < quantizer_n_kinds; ++i)
+        for (size_t j = 0; j < sizeof more / sizeof *more; ++j) {
+            char name[96];
+            snprintf(name, sizeof name, "%s, %s", quantizer_kinds[i]->name, more[j][0]);
+            struct variant variant = variant_of(name);
+            set(&variant, "router.kind=smoe");
+            set(&variant, "quantizer.kind=%s", quantizer_kinds[i]->name);
+            for (int k = 1; k < 6 && more[j][k]; ++k) set(&variant, "%s", more[j][k]);
+            if (quantizer_kinds[i]->full_only && strstr(more[j][1], "blend")) continue;
+            check_variant(&variant, check_quantizer_gradient);
+        }
+}
+
+/* One rank's state is spoilt after two good steps: a build with assertions ends in the third. */
+static void go_astray(void) {
+    struct variant variant = variant_of("astray");
+    struct model model;
+    struct history history = {0};
+    set(&variant, "router.kind=smoe_dropout");
+    set(&variant, "quantizer.kind=ema");
+    must(model_init(&model, &variant, world));
+    model_start(&model);
+    for (int64_t s = 0; s < 3; ++s) {
+        for (int i = 0; s == 2 && world->rank == world->size - 1 && i < model.lm.params.count; ++i)
+            if (model.lm.params.list[i]->placement == PLACE_STATE) model.lm.params.list[i]->data[0] += (real)0x1p-10;
+        train_step(&model, &history, s, true);
+        comm_barrier(world);
+        if (world->rank == 0) fprintf(stderr, "step %d is over\n", (int)s);
+    }
+    history_free(&history);
+    model_free(&model);
+}
+
+int main(int argc, char **argv) {
+    bool alone = argc > 1 && !strcmp(argv[1], "self"), astray = argc > 1 && !strcmp(argv[1], "astray");
+    if (!alone) MPI_Init(&argc, &argv);
+    world = alone ? comm_self_new() : comm_mpi_new();
+    log_init(world->rank);
+    ops_init_cpu(1);
+    snprintf(path, sizeof path, "kinds.%d%s.h5", world->size, alone ? ".self" : "");
+    snprintf(path_cut, sizeof path_cut, "kinds.%d.cut.h5", world->size);
+    if (astray) {
+        go_astray();
+    } else {
+        check_routers();
+        check_quantizers();
+    }
+    int64_t total = failures;
+    comm_allreduce(world, &total, 1, COMM_INT64, COMM_SUM);
+    if (world->rank == 0) printf("kinds: %d ranks, " REAL_NAME ", %lld failures\n", world->size, (long long)total);
+    comm_free(world);
+    if (!alone) MPI_Finalize();
+    return total ? 1 : 0;
+}
