@@ -1,3 +1,10 @@
 vqmoe_mpi_test(kinds kinds/kinds_test.c RANKS 1 2 3 4 LIBS train)
 add_test(NAME kinds_self COMMAND test_kinds self)
 set_tests_properties(kinds_self PROPERTIES TIMEOUT 120)
+if(NOT CMAKE_BUILD_TYPE STREQUAL "Release") # with assertions
+  add_test(NAME kinds_astray COMMAND ${MPIEXEC_EXECUTABLE} --oversubscribe ${MPIEXEC_NUMPROC_FLAG} 2
+                                     $<TARGET_FILE:test_kinds> astray)
+  set_tests_properties(kinds_astray PROPERTIES
+    PASS_REGULAR_EXPRESSION "step 2: the ranks' replicated parameters or state differ" FAIL_REGULAR_EXPRESSION "step 2 is over"
+    TIMEOUT 60 ENVIRONMENT "${MPI_TEST_ENVIRONMENT};ASAN_OPTIONS=detect_leaks=0")
+endif()
