@@ -51,7 +51,7 @@ const struct config_key config_keys[] = {
     {ENUM(router.normalize, "all", "all|topk", "softmax over all or top k"), .published = "topk"},
     {REAL(router.balance, "0.01", 0, 1000, "weight of the balance loss"), .published = "0"},
     {ENUM(router.balance_scope, "global", "global|rank", "tokens that are balanced together")},
-    {REAL(router.capacity, "none", 0, 65535, "room of an expert over the mean; others are dropped"), WORD("none", 0)},
+    {REAL(router.capacity, "none", 0, 65535, "room of an expert over the mean; the rest drops"), WORD("none", 0)},
     {BOOL(router.two_stage, "false", "stablemoe: distil, then freeze a light router")},
     {INT(router.switch_step, "auto", 0, 1e9, "stablemoe, cluster: second stage; auto: a tenth"), WORD("auto", 0)},
     {INT(router.k_min, "auto", 0, 65535, "smoe_dropout: first k; auto: half the experts"), WORD("auto", 0)},
@@ -93,7 +93,7 @@ const struct config_key config_keys[] = {
 
     {INT(checkpoint.every_steps, "4000", 0, 1e9, "0: at the end only")},
 
-    {INT(diagnostics.every, "1000", 0, 1e9, "steps between two looks at the routing; 0: never")},
+    {INT(diagnostics.every, "1000", 0, 1e9, "steps between looks at the routing; 0: never")},
     {INT(diagnostics.tokens, "1024", 1, 1e6, "of the probe set, rounded up to whole rows")},
 };
 const int config_n_keys = sizeof config_keys / sizeof config_keys[0];

@@ -11,10 +11,12 @@ static void init(struct router *router, struct params *params, const struct conf
     router->bias = params_add(params, router->layer, "router.bias", PLACE_STATE, INITIAL_ZERO, 1, shape);
 }
 
-/* nearbyint rounds halves to even, as the published runs did. */
+/* The least of `auto` is half the experts, but not above the most. nearbyint rounds halves to even, as the published
+ * runs did. */
 static int64_t choices(const struct router *router, int64_t step) {
     const struct config *config = router->config;
-    int64_t least = config->router.k_min ? config->router.k_min : (router->E + 1) / 2;
+    int64_t half = (router->E + 1) / 2, least = half < router->K_max ? half : router->K_max;
+    if (config->router.k_min) least = config->router.k_min;
     double done = fmin((double)step / (double)config_total_steps(config), 1);
     return least + (int64_t)nearbyint((double)(router->K_max - least) * done);
 }

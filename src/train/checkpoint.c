@@ -269,14 +269,25 @@ enum status checkpoint_read_parameters(const char *path, struct lm *lm) {
     return comm_agree(lm->world, status);
 }
 
-/* *taken: whether the file has the array in its very shape. */
-static enum status take(struct h5file *file, const struct param *p, bool *taken) {
-    char name[H5_MAX_NAME];
+/* *fits: whether the file has the array in its very shape. */
+static enum status find(struct h5file *file, const struct param *p, char *name, bool *fits) {
     int rank;
     int64_t shape[H5_MAX_RANK];
-    snprintf(name, sizeof name, "%s/%s", p->placement == PLACE_STATE ? "/state" : "/parameters", p->name);
+    snprintf(name, H5_MAX_NAME, "%s/%s", p->placement == PLACE_STATE ? "/state" : "/parameters", p->name);
     TRY(h5file_shape(file, name, &rank, shape));
-    *taken = rank == p->rank && !memcmp(shape, p->shape, (size_t)rank * sizeof *shape);
+    *fits = rank == p->rank && !memcmp(shape, p->shape, (size_t)rank * sizeof *shape);
+    return STATUS_OK;
+}
+
+/* State goes together: half of a router's or quantizer's (counts without their sums, `fitted` without centroids) means
+ * nothing. */
+static enum status take(struct h5file *file, const struct params *params, const struct param *p, bool *taken) {
+    char name[H5_MAX_NAME], other[H5_MAX_NAME];
+    size_t owner = (size_t)(strrchr(p->name, '.') - p->name) + 1;
+    TRY(find(file, p, name, taken));
+    for (int i = 0; i < params->count && p->placement == PLACE_STATE && *taken; ++i)
+        if (params->list[i]->placement == PLACE_STATE && !strncmp(params->list[i]->name, p->name, owner))
+            TRY(find(file, params->list[i], other, taken));
     return *taken ? h5file_read(file, name, real_type, p->rank, p->shape, p->first, p->count, p->data) : STATUS_OK;
 }
 
@@ -287,7 +298,7 @@ static enum status init_from(struct h5file *file, const char *path, struct lm *l
     TRY(check_vocabulary(file, path, text));
     for (int i = 0; i < params->count; ++i) {
         bool one = false;
-        TRY(take(file, params->list[i], &one));
+        TRY(take(file, params, params->list[i], &one));
         taken += one;
         if (!one) log_info("%s: not taken, fresh: %s", path, params->list[i]->name);
     }

@@ -34,8 +34,9 @@ enum status checkpoint_read_config(const char *path, struct comm *world, struct 
 /* Parameters and state alone. Those that the file has and the model has not (router and mix, where `joint` becomes
  * `discrete`) are left. */
 enum status checkpoint_read_parameters(const char *path, struct lm *lm);
-/* For a new run: of parameters and state those that the file has in the same shape, the others stay as they are; says
- * how many, and which stay. STATUS_CHECKPOINT where nothing fits, or the vocabulary is another one. */
+/* For a new run: of parameters and state those that the file has in the same shape (state of one router or quantizer
+ * together or not at all), the others stay as they are; says how many, and which stay. STATUS_CHECKPOINT where nothing
+ * fits, or the vocabulary is another one. */
 enum status checkpoint_init_from(const char *path, struct lm *lm, const struct text *text);
 
 /* The same for an open file and any group of it: used by step files too. Of what is trained (or of the state) one array
