@@ -46,7 +46,7 @@ const struct config_key config_keys[] = {
     {BOOL(moe.share_norm, "true", "one norm for the block and the discrete path")},
     {BOOL(moe.discrete_norm, "true", "norms in the discrete path")},
 
-    {TEXT(router.kind, "stablemoe", "docs/method.md, section 3; a wrong one lists them")},
+    {TEXT(router.kind, "stablemoe", "docs/method.md, section 3, lists them")},
     {INT(router.top_k, "1", 1, 65535, "experts of a token; at most moe.experts")},
     {ENUM(router.normalize, "all", "all|topk", "softmax over all or top k"), .published = "topk"},
     {REAL(router.balance, "0.01", 0, 1000, "weight of the balance loss"), .published = "0"},
@@ -61,7 +61,7 @@ const struct config_key config_keys[] = {
     {REAL(router.tau, "0.05", 1e-6, 1e6, "cluster: temperature of its scores")},
     {INT(router.dense_width, "1", 1, 65535, "dense: multiples of model.d_inner")},
 
-    {TEXT(quantizer.kind, "vq", "docs/method.md, section 2; a wrong one lists them")},
+    {TEXT(quantizer.kind, "vq", "docs/method.md, section 2, lists them")},
     {INT(quantizer.codes, "auto", 0, 65535, "of each layer; auto: moe.experts"), WORD("auto", 0)},
     {INT(quantizer.width, "auto", 0, 65536, "factorized: of a code; auto: moe.experts"), WORD("auto", 0)},
     {FRACTION(quantizer.decay, "0.99", "ema, online_clustered: of the moving averages")},

@@ -27,7 +27,7 @@ static enum status check(const struct router_kind *kind, const struct config *co
                            (long long)config->router.top_k);
     if (kind->ffn == FFN_ONLY && config->moe.mode != MOE_CONTINUOUS)
         return status_fail(STATUS_CONFIG,
-                           "moe.mode: expected continuous with router.kind: %s, which has no experts, found another",
+                           "moe.mode: expected continuous with router.kind: %s, which has no experts, found joint",
                            kind->name);
     if (config->router.two_stage && kind != &router_stablemoe)
         return status_fail(STATUS_CONFIG, "router.two_stage: expected false with router.kind: %s, found true",

@@ -8,3 +8,5 @@ if(NOT CMAKE_BUILD_TYPE STREQUAL "Release") # with assertions
     PASS_REGULAR_EXPRESSION "step 2: the ranks' replicated parameters or state differ" FAIL_REGULAR_EXPRESSION "step 2 is over"
     TIMEOUT 60 ENVIRONMENT "${MPI_TEST_ENVIRONMENT};ASAN_OPTIONS=detect_leaks=0")
 endif()
+add_test(NAME init_from COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/kinds/init_from $<TARGET_FILE:vqmoe>)
+set_tests_properties(init_from PROPERTIES TIMEOUT 120 LABELS "ranks;program")
