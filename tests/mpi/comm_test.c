@@ -199,8 +199,15 @@ static void test_exchange(struct comm *comm, const struct traffic *t) {
             for (int64_t j = 0; j < receive_count[at] * bytes; ++j)
                 expected[receive_offset[at] * bytes + j] = byte_of(p, me, i, j / bytes, j % bytes);
         }
+    int64_t *before = take((size_t)size * sizeof *before);
+    for (int p = 0; p < size; ++p) before[p] = comm->sent ? comm->sent[p] : 0;
     comm_exchange_rows(comm, out, in, bytes, &(struct comm_blocks){per_peer, receive_offset, receive_count},
                        &(struct comm_blocks){per_peer, send_offset, send_count});
+    for (int p = 0; p < size; ++p) { /* bytes by peer, added up */
+        for (int i = 0; i < t->blocks; ++i) before[p] += rows_of(t, size, me, p, i) * bytes;
+        EXPECT(comm->sent[p] == before[p]);
+    }
+    free(before);
     if (memcmp(out, expected, (size_t)out_bytes + 1)) { /* gaps included: nothing lands beside its place */
         failed(__LINE__, t->name);
     }
@@ -246,6 +253,7 @@ static void test_agree(struct comm *comm) {
 static void test_group(struct comm *comm, const char *name) {
     part = name;
     EXPECT(comm->rank >= 0 && comm->rank < comm->size);
+    EXPECT(!comm->sent);
     comm_barrier(comm);
     test_allreduce(comm);
     test_same_bits(comm);

@@ -71,6 +71,13 @@ static void linear(const struct op_case *c) {
     for (int64_t i = 0; i < O * I; ++i) dweight[i] = 0;
     OP(linear_backward)(NULL, false, dweight, NULL, p.dout, p.in[0].r, p.in[1].r, N, O, I);
     assert_memory_equal(dweight, p.in[1].g, (size_t)(O * I) * sizeof *dweight);
+    /* without that of the weight: those of in and bias are the same */
+    real *din = TAKE(real, N * I), *dbias = TAKE(real, O);
+    for (int64_t i = 0; i < N * I; ++i) din[i] = 0;
+    for (int64_t i = 0; i < O; ++i) dbias[i] = 0;
+    OP(linear_backward)(din, c->flag, NULL, c->flag ? NULL : dbias, p.dout, p.in[0].r, p.in[1].r, N, O, I);
+    assert_memory_equal(din, p.in[0].g, (size_t)(N * I) * sizeof *din);
+    if (!c->flag) assert_memory_equal(dbias, p.in[2].g, (size_t)O * sizeof *dbias);
 }
 
 static const struct op_case cases[] = {

@@ -20,13 +20,20 @@ static void top_k(const struct op_case *c) {
         }
 }
 
+/* size[2]: one slot of so many is dropped (0: none) */
 static void sort_by_expert(const struct op_case *c) {
-    int64_t N = c->size[0], E = c->size[1], next = 0;
-    int64_t *order = TAKE(int64_t, N), *place = TAKE(int64_t, N), *counts = TAKE(int64_t, E);
+    int64_t N = c->size[0], E = c->size[1], drops = c->size[2], next = 0, dropped = 0;
+    int64_t *order, *place = TAKE(int64_t, N), *counts = TAKE(int64_t, E);
     int32_t *experts = random_ids(N, E);
     for (int64_t i = 0; i < N && c->flag; ++i) experts[i] = (int32_t)(E - 1); /* all to one, the others empty */
+    for (int64_t i = 0; i < N && drops; ++i)
+        if (random_below(drops) == 0) {
+            experts[i] = -1;
+            ++dropped;
+        }
+    order = TAKE(int64_t, N - dropped); /* not longer than what is sent: its end is guarded */
     OP(sort_by_expert)(order, place, counts, experts, N, E);
-    KEEP_ROWS(order, N);
+    KEEP_ROWS(order, N - dropped);
     for (int64_t e = 0; e < E; ++e) {
         int64_t count = 0;
         for (int64_t i = 0; i < N; ++i) {
@@ -37,6 +44,7 @@ static void sort_by_expert(const struct op_case *c) {
         }
         assert_int_equal(counts[e], count);
     }
+    for (int64_t i = 0; i < N; ++i) assert_true(experts[i] >= 0 || place[i] == -1);
 }
 
 static void gather_rows(const struct op_case *c) {
@@ -55,8 +63,10 @@ static void combine_reference(double *out, const struct problem *p) {
     for (int64_t n = 0; n < N; ++n)
         for (int64_t i = 0; i < D; ++i) {
             out[n * D + i] = 0;
-            for (int64_t j = 0; j < K; ++j)
+            for (int64_t j = 0; j < K; ++j) {
+                if (p->index[n * K + j] < 0) continue;
                 out[n * D + i] += p->in[1].x[n * K + j] * p->in[0].x[p->index[n * K + j] * D + i];
+            }
         }
 }
 
@@ -70,8 +80,17 @@ static void combine_backward(const struct problem *p) {
     OP(combine_backward)(p->in[0].g, p->in[1].g, p->dout, p->in[0].r, p->index, p->in[1].r, s[0], s[2], s[1]);
 }
 
+/* The last of the places are dropped slots' instead; returns how many are left. */
+static int64_t drop_places(int64_t *place, int64_t slots, int64_t drops) {
+    int64_t sent = slots - slots / drops;
+    for (int64_t i = 0; i < slots; ++i)
+        if (place[i] >= sent) place[i] = -1;
+    return sent;
+}
+
+/* size[3]: one slot of so many is dropped (1: all, 0: none) */
 static void combine(const struct op_case *c) {
-    int64_t N = c->size[0], D = c->size[1], K = c->size[2];
+    int64_t N = c->size[0], D = c->size[1], K = c->size[2], sent = N * K;
     struct problem p = {
         .c = c,
         .reference = combine_reference,
@@ -81,9 +100,11 @@ static void combine(const struct op_case *c) {
         .flags = ROWS,
         .index = random_permutation(N * K),
     };
-    problem_input(&p, "rows", N * K * D, ROWS);
+    if (c->size[3]) sent = drop_places(p.index, N * K, c->size[3]);
+    problem_input(&p, "rows", sent * D, ROWS);
     problem_input(&p, "weights", N * K, ROWS);
     check_problem(&p);
+    for (int64_t i = 0; i < N * K; ++i) assert_true(p.index[i] >= 0 || p.in[1].g[i] == 0);
     /* added to what is there */
     double *expected = random_doubles(N * D), *sums = TAKE(double, N *D);
     real *out = reals(expected, N * D);
@@ -111,6 +132,10 @@ static const struct op_case cases[] = {
     {"sort_by_expert", sort_by_expert, .size = {3, 17}},
     {"sort_by_expert", sort_by_expert, .size = {65, 4}, .flag = true},
     {"sort_by_expert", sort_by_expert, .size = {1000, 17}},
+    {"sort_by_expert", sort_by_expert, .size = {1, 3, 1}},
+    {"sort_by_expert", sort_by_expert, .size = {65, 4, 1}},
+    {"sort_by_expert", sort_by_expert, .size = {65, 4, 2}, .flag = true},
+    {"sort_by_expert", sort_by_expert, .size = {1000, 17, 3}},
     {"gather_rows", gather_rows, .size = {0, 3, 1}},
     {"gather_rows", gather_rows, .size = {1, 1, 1}},
     {"gather_rows", gather_rows, .size = {17, 3, 2}},
@@ -120,6 +145,10 @@ static const struct op_case cases[] = {
     {"combine", combine, .size = {3, 3, 2}},
     {"combine", combine, .size = {65, 17, 1}},
     {"combine", combine, .size = {65, 300, 3}},
+    {"combine", combine, .size = {1, 3, 1, 1}},
+    {"combine", combine, .size = {17, 3, 2, 1}},
+    {"combine", combine, .size = {17, 3, 2, 2}},
+    {"combine", combine, .size = {65, 300, 3, 3}},
 };
 
 int main(void) { return RUN_CASES("route", cases, ROUTE_OPS); }

@@ -1,0 +1,1 @@
+vqmoe_test(kmeans unit/kmeans_test.c moe)
