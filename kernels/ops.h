@@ -45,7 +45,7 @@ struct ops {
     void (*fill)(real *out, real value, int64_t n);
     void (*copy)(real *out, const real *in, int64_t n);
     void (*add)(real *out, const real *a, const real *b, int64_t n);        /* out = a + b; out may be a or b */
-    void (*add_scaled)(real *out, const real *in, double scale, int64_t n); /* out += scale in */
+    void (*add_scaled)(real *out, const real *in, double scale, int64_t n); /* out += scale in; in may be out */
     double (*sum)(const real *in, int64_t n);
     double (*sum_squares)(const real *in, int64_t n);
     bool (*all_finite)(const real *in, int64_t n);
@@ -94,7 +94,7 @@ struct ops {
     void (*cross_entropy_backward)(real *dlogits, const real *logits, const real *lse, const int32_t *targets,
                                    double scale, int64_t N, int64_t V);
 
-    /* out [N, D] = in / max(norm, floor), norms [N] */
+    /* out [N, D] = in / max(norm, floor), norms [N]; out may be in */
     void (*normalize_rows_forward)(real *out, real *norms, const real *in, double floor, int64_t N, int64_t D);
     void (*normalize_rows_backward)(real *din, const real *dout, const real *out, const real *norms, double floor,
                                     int64_t N, int64_t D); /* adds */

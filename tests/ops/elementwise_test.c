@@ -23,6 +23,9 @@ static void fill_copy_add(const struct op_case *c) {
     OP(add_scaled)(b_real, a_real, -0.3, n);
     for (int64_t i = 0; i < n; ++i) expected[i] = b[i] - 0.3 * a[i];
     expect_close("add_scaled", b_real, expected, n, TOLERANCE);
+    OP(add_scaled)(b_real, b_real, 0.5, n);
+    for (int64_t i = 0; i < n; ++i) expected[i] *= 1.5;
+    expect_close("add_scaled of itself", b_real, expected, n, TOLERANCE);
     KEEP_ROWS(out, n);
     KEEP_ROWS(b_real, n);
 }
