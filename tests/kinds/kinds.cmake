@@ -10,3 +10,8 @@ if(NOT CMAKE_BUILD_TYPE STREQUAL "Release") # with assertions
 endif()
 add_test(NAME init_from COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/kinds/init_from $<TARGET_FILE:vqmoe>)
 set_tests_properties(init_from PROPERTIES TIMEOUT 120 LABELS "ranks;program")
+# Training in float alone: a statistical claim, not a proof of numbers.
+add_executable(test_collapse kinds/collapse_test.c)
+target_link_libraries(test_collapse train)
+add_test(NAME collapse COMMAND test_collapse)
+set_tests_properties(collapse PROPERTIES TIMEOUT 180 LABELS program)

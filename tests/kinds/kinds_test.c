@@ -542,6 +542,36 @@ static void check_variant(const struct variant *variant, double (*gradient)(cons
     }
 }
 
+/* The light router learns in the first stage and stands still in the second, whatever its moments are. */
+static void check_light_router(void) {
+    struct variant variant = variant_of("light router");
+    struct model model;
+    struct history history = {0};
+    struct comm *self = comm_self_new();
+    set(&variant, "router.kind=stablemoe");
+    set(&variant, "router.two_stage=true");
+    must(model_init(&model, &variant, self));
+    model_start(&model);
+    const struct params *params = &model.lm.params;
+    real *before = take((size_t)params->total * sizeof *before);
+    for (int64_t s = 0; s < STEPS; ++s) {
+        bool first = s < model.config.router.switch_step;
+        memcpy(before, params->data, (size_t)params->total * sizeof *before);
+        train_step(&model, &history, s, true);
+        if (first != (model.step.stats.distill > 0)) fail(variant.name, "distill loss in step %lld", (long long)s);
+        for (int i = 0; i < params->count; ++i) {
+            const struct param *p = params->list[i];
+            if (!strstr(p->name, "router.token_embedding") && !strstr(p->name, "router.centroids")) continue;
+            if (first == same_bits(p->data, before + p->offset, p->size))
+                fail(variant.name, "%s in step %lld: %s", p->name, (long long)s, first ? "still" : "moved");
+        }
+    }
+    free(before);
+    history_free(&history);
+    model_free(&model);
+    comm_free(self);
+}
+
 /* In mode `joint` where the kind can do that. */
 static void check_router(struct variant variant) {
     struct comm *self = comm_self_new();
@@ -637,6 +667,7 @@ int main(int argc, char **argv) {
     if (astray) {
         go_astray();
     } else {
+        check_light_router();
         check_routers();
         check_quantizers();
     }
