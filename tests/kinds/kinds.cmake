@@ -1,6 +1,6 @@
-vqmoe_mpi_test(kinds kinds/kinds_test.c RANKS 1 2 3 4 LIBS train)
+vqmoe_mpi_test(kinds kinds/kinds_test.c RANKS 1 2 3 4 LIBS train TIMEOUT 300)
 add_test(NAME kinds_self COMMAND test_kinds self)
-set_tests_properties(kinds_self PROPERTIES TIMEOUT 120)
+set_tests_properties(kinds_self PROPERTIES TIMEOUT 300)
 if(NOT CMAKE_BUILD_TYPE STREQUAL "Release") # with assertions
   add_test(NAME kinds_astray COMMAND ${MPIEXEC_EXECUTABLE} --oversubscribe ${MPIEXEC_NUMPROC_FLAG} 2
                                      $<TARGET_FILE:test_kinds> astray)
@@ -14,4 +14,4 @@ set_tests_properties(init_from PROPERTIES TIMEOUT 120 LABELS "ranks;program")
 add_executable(test_collapse kinds/collapse_test.c)
 target_link_libraries(test_collapse train)
 add_test(NAME collapse COMMAND test_collapse)
-set_tests_properties(collapse PROPERTIES TIMEOUT 180 LABELS program)
+set_tests_properties(collapse PROPERTIES TIMEOUT 300 LABELS program)
