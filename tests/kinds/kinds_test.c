@@ -271,7 +271,7 @@ static void resume(struct model *model, const struct variant *variant, struct co
     struct text text = text_of_symbols();
     struct progress progress;
     must(model_init(model, variant, comm));
-    must(checkpoint_resume(path, &model->step, &text, &progress));
+    must(checkpoint_resume(path, &model->step, &(struct diagnostics){0}, &text, &progress));
     if (progress.step != STOP) fail(variant->name, "resumed at step %lld", (long long)progress.step);
 }
 
@@ -325,7 +325,7 @@ static int check_missing_state(const struct variant *variant) {
         if (p && p->placement != PLACE_STATE) continue;
         if (p) snprintf(name, sizeof name, "/state/%s", p->name);
         copy_without(name);
-        enum status status = checkpoint_resume(path_cut, &model.step, &text, &progress);
+        enum status status = checkpoint_resume(path_cut, &model.step, &(struct diagnostics){0}, &text, &progress);
         snprintf(expected, sizeof expected, "%s: %s: expected an array, found none", path_cut, name);
         if (status != (p ? STATUS_CHECKPOINT : STATUS_OK) || (p && strcmp(status_message(), expected) != 0))
             fail(variant->name, "without %s: status %d, '%s'", name, (int)status, status_message());
@@ -502,7 +502,9 @@ static void check_variant(const struct variant *variant, double (*gradient)(cons
     model_start(&here);
     for (int64_t s = 0; s < STEPS; ++s) losses[s] = train_step(&alone, &history, s, true);
     for (int64_t s = 0; s < STEPS; ++s) {
-        if (s == STOP) must(checkpoint_write(path, &here.step, &text, &(struct progress){s, 0, s, INFINITY}));
+        if (s == STOP)
+            must(checkpoint_write(path, &here.step, &(struct diagnostics){0}, &text,
+                                  &(struct progress){s, 0, s, INFINITY}));
         double now = relative(train_step(&here, &history, s, false), losses[s]);
         if (!(now <= tolerance)) fail(variant->name, "step %lld: loss differs by %.3g", (long long)s, now);
         error = fmax(error, now);
