@@ -1,4 +1,5 @@
 vqmoe_mpi_test(kinds kinds/kinds_test.c RANKS 1 2 3 4 LIBS train TIMEOUT 300)
+target_sources(test_kinds PRIVATE kinds/toy.c)
 add_test(NAME kinds_self COMMAND test_kinds self)
 set_tests_properties(kinds_self PROPERTIES TIMEOUT 300)
 if(NOT CMAKE_BUILD_TYPE STREQUAL "Release") # with assertions

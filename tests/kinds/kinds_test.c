@@ -21,27 +21,16 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "toy.h"
 #include "train/checkpoint.h"
 #include "train/optimizer.h"
-#include "train/step_file.h"
 
-enum { B = 7, T = 6, V = 11, LAYERS = 2, STEPS = 12, STOP = 6, SETTINGS = 40 };
+enum { STOP = 6 };
 
 static const bool is_double = sizeof(real) == sizeof(double);
 static const double tolerance = sizeof(real) == sizeof(double) ? 1e-10 : 1e-5;
 static const double tolerance_state = sizeof(real) == sizeof(double) ? 1e-9 : 1e-4;
 static const double tolerance_gradient = 1e-6;
-
-static const char *const base[] = {
-    "model.layers=2",       "model.d_model=12",    "model.heads=2",
-    "model.d_head=6",       "model.d_inner=10",    "model.segment=6",
-    "model.memory=4",       "model.dropout=0.1",   "model.attention_dropout=0.1",
-    "moe.experts=7",        "router.top_k=1",      "router.balance=0.1",
-    "router.switch_step=4", "router.samples=40",   "router.k_min=2",
-    "router.k_max=7",       "quantizer.alpha=0.2", "optim.lr=0.003",
-    "train.batch=7",        "train.steps=12",      "eval.segment=6",
-    "moe.mode=joint",
-};
 
 static int failures;
 static struct comm *world;
@@ -56,156 +45,6 @@ static void fail(const char *name, const char *format, ...) {
     fputc('\n', stderr);
     va_end(args);
     ++failures;
-}
-
-static void *take(size_t bytes) {
-    void *data = calloc(1, bytes + 1);
-    if (!data) abort();
-    return data;
-}
-
-/* ---- A case, and a model of it ---- */
-
-struct variant {
-    char name[96];
-    char settings[SETTINGS][64];
-    int n;
-};
-
-static void set(struct variant *variant, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void set(struct variant *variant, const char *format, ...) {
-    va_list args;
-    va_start(args, format);
-    if (variant->n == SETTINGS) abort();
-    vsnprintf(variant->settings[variant->n++], sizeof variant->settings[0], format, args);
-    va_end(args);
-}
-
-static struct variant variant_of(const char *name) {
-    struct variant variant = {.n = 0};
-    snprintf(variant.name, sizeof variant.name, "%s", name);
-    for (size_t i = 0; i < sizeof base / sizeof *base; ++i) set(&variant, "%s", base[i]);
-    return variant;
-}
-
-struct model {
-    struct config config;
-    struct lm lm;
-    struct step step;
-    struct routes routes;
-    int32_t *tokens, *targets;
-};
-
-static enum status model_init(struct model *model, const struct variant *variant, struct comm *comm) {
-    const char *settings[SETTINGS];
-    for (int i = 0; i < variant->n; ++i) settings[i] = variant->settings[i];
-    *model = (struct model){.tokens = NULL};
-    status_clear();
-    enum status status = config_load(&model->config, NULL, 0, settings, variant->n);
-    if (!status) status = lm_init(&model->lm, &model->config, V, comm, true);
-    if (status) {
-        lm_free(&model->lm);
-        return status;
-    }
-    step_init(&model->step, &model->lm);
-    routes_allocate(&model->routes, &model->step);
-    model->tokens = take((size_t)model->step.rows * T * sizeof *model->tokens);
-    model->targets = take((size_t)model->step.rows * T * sizeof *model->targets);
-    return STATUS_OK;
-}
-
-static void model_free(struct model *model) {
-    routes_free(&model->routes, &model->step);
-    step_free(&model->step);
-    lm_free(&model->lm);
-    free(model->tokens);
-    free(model->targets);
-}
-
-/* -1 .. 1, a function of its place. */
-static double noise(uint64_t a, uint64_t b) {
-    return (double)(hash_splitmix64(hash_splitmix64(a) ^ b) >> 11) * 0x1p-52 - 1;
-}
-
-/* Initial values of 0.02 leave everything nearly linear: these do not. */
-static void shake(struct lm *lm) {
-    for (int i = 0; i < lm->params.count; ++i) {
-        struct param *p = lm->params.list[i];
-        int64_t first = p->count ? p->first * (p->size / p->count) : 0;
-        if (p->placement == PLACE_STATE) continue;
-        for (int64_t j = 0; j < p->size; ++j)
-            p->data[j] += (real)(0.4 * noise(hash_string(p->name), (uint64_t)(first + j)));
-    }
-}
-
-static void model_start(struct model *model) {
-    lm_start(&model->lm);
-    shake(&model->lm);
-}
-
-/* ---- Steps and their routes ---- */
-
-/* Of all tokens of the batch, by the process alone. */
-struct history {
-    int32_t *choices[STEPS][ROUTE_PATHS][LAYERS];
-};
-
-static int64_t choices_of(const struct model *model, int route, int64_t number) {
-    return route == ROUTE_CODES ? 1 : router_choices(&model->lm.blocks[0].moe.router, number);
-}
-
-/* This rank's part of the history from there, or all of it back. */
-static void transfer(struct model *model, struct history *history, int64_t number, bool keep) {
-    for (int route = 0; route < ROUTE_PATHS; ++route)
-        for (int64_t i = 0; model->routes.choices[route] && i < model->lm.layers; ++i) {
-            int64_t row = T * choices_of(model, route, number);
-            int32_t **all = &history->choices[number][route][i], *here = model->routes.choices[route][i];
-            if (!*all) *all = take((size_t)(B * row) * sizeof **all);
-            for (int64_t j = 0; j < model->step.accumulate; ++j) {
-                const struct micro_batch *micro = &model->step.micro[j];
-                int32_t *there = *all + micro->first * row, *own = here + micro->local * row;
-                memcpy(keep ? there : own, keep ? own : there, (size_t)(micro->rows * row) * sizeof *own);
-            }
-        }
-}
-
-static void history_free(struct history *history) {
-    for (int s = 0; s < STEPS; ++s)
-        for (int p = 0; p < ROUTE_PATHS; ++p)
-            for (int i = 0; i < LAYERS; ++i) free(history->choices[s][p][i]);
-}
-
-/* Some symbols are far more frequent than others. */
-static int32_t symbol(int64_t row, int64_t at) {
-    double u = fabs(noise((uint64_t)row, (uint64_t)at));
-    return (int32_t)(u * u * V);
-}
-
-static void read_batch(struct model *model, int64_t number) {
-    for (int64_t j = 0; j < model->step.accumulate; ++j) {
-        const struct micro_batch *micro = &model->step.micro[j];
-        for (int64_t i = 0; i < micro->rows * T; ++i) {
-            int64_t row = micro->first + i / T, at = number * T + i % T;
-            model->tokens[micro->local * T + i] = symbol(row, at);
-            model->targets[micro->local * T + i] = symbol(row, at + 1);
-        }
-    }
-}
-
-/* The routes are kept, or replayed. */
-static void gradients(struct model *model, struct history *history, int64_t number, bool keep) {
-    model->routes.replay = !keep;
-    if (!keep) transfer(model, history, number, false);
-    read_batch(model, number);
-    step_gradients(&model->step, number, &model->routes, model->tokens, model->targets);
-    if (keep) transfer(model, history, number, true);
-}
-
-static double train_step(struct model *model, struct history *history, int64_t number, bool keep) {
-    gradients(model, history, number, keep);
-    optimizer_update(&model->lm, number);
-    lm_after_step(&model->lm, number);
-    return model->step.stats.loss;
 }
 
 /* ---- What is compared ---- */
@@ -301,7 +140,7 @@ static void copy_without(const char *left_out) {
         if (!strcmp(names[i], left_out)) continue;
         must(h5file_shape(from, names[i], &rank, shape));
         for (int axis = 0; axis < rank; ++axis) elements *= shape[axis];
-        void *data = take((size_t)elements * sizeof(double));
+        void *data = take_zeroed((size_t)elements * sizeof(double));
         must(h5file_read(from, names[i], type, rank, shape, 0, shape[0], data));
         must(h5file_write(to, names[i], type, rank, shape, 0, shape[0], data));
         free(data);
@@ -352,14 +191,15 @@ static void evaluate_at(struct point *point, bool keep) {
     memory->length = point->memory_length;
     memcpy(memory->data, point->memory,
            (size_t)(memory->layers * memory->rows * memory->capacity * memory->d_model) * sizeof *memory->data);
-    gradients(point->model, point->history, point->number, keep);
+    model_gradients(point->model, point->history, point->number, keep);
 }
 
 static struct point point_take(struct model *model, struct history *history, int64_t number) {
     struct lm_memory *memory = &model->step.memory;
     size_t trained = (size_t)model->lm.params.trained * sizeof(real),
            held = (size_t)(memory->layers * memory->rows * memory->capacity * memory->d_model) * sizeof(real);
-    struct point point = {model, history, number, memory->length, take(held), take(trained), take(trained)};
+    struct point point = {
+        model, history, number, memory->length, take_zeroed(held), take_zeroed(trained), take_zeroed(trained)};
     memcpy(point.memory, memory->data, held);
     evaluate_at(&point, true);
     memcpy(point.data, model->lm.params.data, trained); /* as the forward may have changed them */
@@ -444,7 +284,7 @@ static double check_router_gradient(const struct variant *variant) {
     struct model model;
     struct history history = {0};
     double worst = 0;
-    set(&alone, "moe.mode=continuous");
+    variant_set(&alone, "moe.mode=continuous");
     must(model_init(&model, &alone, world));
     model_start(&model);
     for (int64_t number = 0; number < STEPS; ++number) {
@@ -453,7 +293,7 @@ static double check_router_gradient(const struct variant *variant) {
             worst = fmax(worst, worst_gradient(variant->name, &point, NULL, stat_loss, 1));
             point_free(&point);
         }
-        train_step(&model, &history, number, true);
+        model_step(&model, &history, number, true);
     }
     history_free(&history);
     model_free(&model);
@@ -466,12 +306,12 @@ static double check_quantizer_gradient(const struct variant *variant) {
     struct variant one = *variant;
     struct model model;
     struct history history = {0};
-    set(&one, "model.layers=1");
-    set(&one, "quantizer.beta=1");
-    set(&one, "router.balance=0");
+    variant_set(&one, "model.layers=1");
+    variant_set(&one, "quantizer.beta=1");
+    variant_set(&one, "router.balance=0");
     must(model_init(&model, &one, world));
     model_start(&model);
-    train_step(&model, &history, 0, true);
+    model_step(&model, &history, 0, true);
     struct quantizer *quantizer = &model.lm.blocks[0].moe.quantizer;
     double sides = quantizer->kind->codes_lose + quantizer->beta;
     quantizer->alpha = 0;
@@ -500,12 +340,12 @@ static void check_variant(const struct variant *variant, double (*gradient)(cons
     must(model_init(&here, variant, world));
     model_start(&alone);
     model_start(&here);
-    for (int64_t s = 0; s < STEPS; ++s) losses[s] = train_step(&alone, &history, s, true);
+    for (int64_t s = 0; s < STEPS; ++s) losses[s] = model_step(&alone, &history, s, true);
     for (int64_t s = 0; s < STEPS; ++s) {
         if (s == STOP)
             must(checkpoint_write(path, &here.step, &(struct diagnostics){0}, &text,
                                   &(struct progress){s, 0, s, INFINITY}));
-        double now = relative(train_step(&here, &history, s, false), losses[s]);
+        double now = relative(model_step(&here, &history, s, false), losses[s]);
         if (!(now <= tolerance)) fail(variant->name, "step %lld: loss differs by %.3g", (long long)s, now);
         error = fmax(error, now);
         expect_same_on_all_ranks(variant->name, &here.lm, s);
@@ -518,8 +358,8 @@ static void check_variant(const struct variant *variant, double (*gradient)(cons
     resume(&resumed, variant, world);
     resume(&resumed_alone, variant, self);
     for (int64_t s = STOP; s < STEPS; ++s) {
-        train_step(&resumed, &history, s, false);
-        other = fmax(other, relative(train_step(&resumed_alone, &history, s, false), losses[s]));
+        model_step(&resumed, &history, s, false);
+        other = fmax(other, relative(model_step(&resumed_alone, &history, s, false), losses[s]));
     }
     expect_same_model(variant->name, &resumed, &here);
     if (!(other <= tolerance)) fail(variant->name, "resumed on 1 rank: loss differs by %.3g", other);
@@ -550,16 +390,16 @@ static void check_light_router(void) {
     struct model model;
     struct history history = {0};
     struct comm *self = comm_self_new();
-    set(&variant, "router.kind=stablemoe");
-    set(&variant, "router.two_stage=true");
+    variant_set(&variant, "router.kind=stablemoe");
+    variant_set(&variant, "router.two_stage=true");
     must(model_init(&model, &variant, self));
     model_start(&model);
     const struct params *params = &model.lm.params;
-    real *before = take((size_t)params->total * sizeof *before);
+    real *before = take_zeroed((size_t)params->total * sizeof *before);
     for (int64_t s = 0; s < STEPS; ++s) {
         bool first = s < model.config.router.switch_step;
         memcpy(before, params->data, (size_t)params->total * sizeof *before);
-        train_step(&model, &history, s, true);
+        model_step(&model, &history, s, true);
         if (first != (model.step.stats.distill > 0)) fail(variant.name, "distill loss in step %lld", (long long)s);
         for (int i = 0; i < params->count; ++i) {
             const struct param *p = params->list[i];
@@ -579,7 +419,7 @@ static void check_router(struct variant variant) {
     struct comm *self = comm_self_new();
     struct model model;
     if (model_init(&model, &variant, self))
-        set(&variant, "moe.mode=continuous");
+        variant_set(&variant, "moe.mode=continuous");
     else
         model_free(&model);
     comm_free(self);
@@ -607,13 +447,13 @@ static void check_routers(void) {
             char name[96];
             snprintf(name, sizeof name, "%s%s", router_kinds[i]->name, limited ? ", capacity 1.1" : "");
             struct variant variant = variant_of(name);
-            set(&variant, "router.kind=%s", router_kinds[i]->name);
-            if (limited) set(&variant, "router.capacity=1.1");
+            variant_set(&variant, "router.kind=%s", router_kinds[i]->name);
+            if (limited) variant_set(&variant, "router.capacity=1.1");
             check_router(variant);
         }
     for (size_t i = 0; i < sizeof more / sizeof *more; ++i) {
         struct variant variant = variant_of(more[i][0]);
-        for (int j = 1; j < 6 && more[i][j]; ++j) set(&variant, "%s", more[i][j]);
+        for (int j = 1; j < 6 && more[i][j]; ++j) variant_set(&variant, "%s", more[i][j]);
         check_router(variant);
     }
 }
@@ -630,9 +470,9 @@ static void check_quantizers(void) {
             char name[96];
             snprintf(name, sizeof name, "%s, %s", quantizer_kinds[i]->name, more[j][0]);
             struct variant variant = variant_of(name);
-            set(&variant, "router.kind=smoe");
-            set(&variant, "quantizer.kind=%s", quantizer_kinds[i]->name);
-            for (int k = 1; k < 6 && more[j][k]; ++k) set(&variant, "%s", more[j][k]);
+            variant_set(&variant, "router.kind=smoe");
+            variant_set(&variant, "quantizer.kind=%s", quantizer_kinds[i]->name);
+            for (int k = 1; k < 6 && more[j][k]; ++k) variant_set(&variant, "%s", more[j][k]);
             if (quantizer_kinds[i]->full_only && strstr(more[j][1], "blend")) continue;
             check_variant(&variant, check_quantizer_gradient);
         }
@@ -643,14 +483,14 @@ static void go_astray(void) {
     struct variant variant = variant_of("astray");
     struct model model;
     struct history history = {0};
-    set(&variant, "router.kind=smoe_dropout");
-    set(&variant, "quantizer.kind=ema");
+    variant_set(&variant, "router.kind=smoe_dropout");
+    variant_set(&variant, "quantizer.kind=ema");
     must(model_init(&model, &variant, world));
     model_start(&model);
     for (int64_t s = 0; s < 3; ++s) {
         for (int i = 0; s == 2 && world->rank == world->size - 1 && i < model.lm.params.count; ++i)
             if (model.lm.params.list[i]->placement == PLACE_STATE) model.lm.params.list[i]->data[0] += (real)0x1p-10;
-        train_step(&model, &history, s, true);
+        model_step(&model, &history, s, true);
         comm_barrier(world);
         if (world->rank == 0) fprintf(stderr, "step %d is over\n", (int)s);
     }
