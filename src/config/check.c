@@ -79,9 +79,18 @@ enum status config_check_resumed(const struct config *config, const struct confi
                                         "moe.share_norm",
                                         "moe.discrete_norm",
                                         "router.kind",
+                                        "router.top_k",
+                                        "router.normalize",
+                                        "router.capacity",
                                         "router.two_stage",
+                                        "router.switch_step",
+                                        "router.k_min",
+                                        "router.k_max",
+                                        "router.tau",
                                         "quantizer.kind",
                                         "quantizer.straight_through",
+                                        "quantizer.contribution",
+                                        "quantizer.decay",
                                         "train.batch"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char now[CONFIG_TEXT], then[CONFIG_TEXT];
