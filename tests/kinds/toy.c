@@ -70,9 +70,7 @@ void model_free(struct model *model) {
 }
 
 /* -1 .. 1, a function of its place. */
-double noise(uint64_t a, uint64_t b) {
-    return (double)(hash_splitmix64(hash_splitmix64(a) ^ b) >> 11) * 0x1p-52 - 1;
-}
+double noise(uint64_t a, uint64_t b) { return (double)(hash_splitmix64(hash_splitmix64(a) ^ b) >> 11) * 0x1p-52 - 1; }
 
 /* Initial values of 0.02 leave everything nearly linear: these do not. */
 static void shake(struct lm *lm) {
