@@ -18,6 +18,13 @@ enum status {
  * already recorded is kept: the first one knows best. */
 enum status status_fail(enum status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Passes an error on to the caller. */
+#define TRY(call) \
+    do { \
+        enum status try_status = (call); \
+        if (try_status) return try_status; \
+    } while (0)
+
 /* The recorded line, or "" . Owned by this module, valid until status_clear. */
 const char *status_message(void);
 void status_clear(void);

@@ -11,12 +11,6 @@
 #include "train/collapse.h"
 #include "train/diagnostics.h"
 
-#define TRY(call) \
-    do { \
-        enum status try_status = (call); \
-        if (try_status) return try_status; \
-    } while (0)
-
 /* ---- A run folder ---- */
 
 enum { EXPERTS, CODES, LOAD, USAGE, EXPERT_SAMPLE, ROUTER_SAMPLE, CODE_SAMPLE, TABLES };

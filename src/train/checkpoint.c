@@ -11,12 +11,6 @@
 
 static const enum h5type real_type = sizeof(real) == sizeof(double) ? H5T_FLOAT64 : H5T_FLOAT32;
 
-#define TRY(call) \
-    do { \
-        enum status try_status = (call); \
-        if (try_status) return try_status; \
-    } while (0)
-
 enum status checkpoint_write_arrays(struct h5file *file, const char *group, const struct params *params, bool state,
                                     const real *vector) {
     for (int i = 0; i < params->count; ++i) {

@@ -13,12 +13,6 @@
 #include "base/log.h"
 #include "train/collapse.h"
 
-#define TRY(call) \
-    do { \
-        enum status try_status = (call); \
-        if (try_status) return try_status; \
-    } while (0)
-
 enum { SAMPLE = 4096 }; /* elements of a parameter in a side file, at most */
 
 static const enum h5type real_type = sizeof(real) == sizeof(double) ? H5T_FLOAT64 : H5T_FLOAT32;
