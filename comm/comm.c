@@ -11,9 +11,17 @@ void comm_allreduce(struct comm *comm, void *data, int64_t count, enum comm_type
     if (count) comm->ops->allreduce(comm, data, count, type, reduction);
 }
 
-void comm_allreduce_buckets(struct comm *comm, real *data, int64_t count) {
-    for (int64_t at = 0; at < count; at += BUCKET)
-        comm_allreduce(comm, data + at, count - at < BUCKET ? count - at : BUCKET, COMM_REAL, COMM_SUM);
+void comm_sum_here(struct comm *comm, enum device_queue queue, void *data, int64_t count, enum comm_type type) {
+    int64_t bytes = type == COMM_REAL ? sizeof(real) : sizeof(double);
+    if (comm->size == 1) return;
+    for (int64_t at = 0; at < count; at += BUCKET) {
+        char *from = (char *)data + at * bytes;
+        int64_t n = count - at < BUCKET ? count - at : BUCKET;
+        if (comm->plane)
+            comm->plane->allreduce(comm, queue, from, n, type);
+        else
+            comm_allreduce(comm, from, n, type, COMM_SUM);
+    }
 }
 
 void comm_allgather(struct comm *comm, int64_t *out, const int64_t *in, int64_t count) {
@@ -24,18 +32,23 @@ void comm_broadcast(struct comm *comm, void *data, int64_t bytes, int root) {
     comm->ops->broadcast(comm, data, bytes, root);
 }
 
-void comm_exchange_rows(struct comm *comm, void *out, const void *in, int64_t row_bytes,
+void comm_exchange_rows(struct comm *comm, enum device_queue queue, void *out, const void *in, int64_t row_bytes,
                         const struct comm_blocks *receive, const struct comm_blocks *send) {
     if (!comm->sent && !(comm->sent = calloc((size_t)comm->size, sizeof *comm->sent))) FATAL("out of memory");
     for (int p = 0, i = 0; p < comm->size; ++p)
         for (int end = i + send->per_peer[p]; i < end; ++i) comm->sent[p] += send->count[i] * row_bytes;
-    comm->ops->exchange_rows(comm, out, in, row_bytes, receive, send);
+    if (comm->plane)
+        comm->plane->exchange_rows(comm, queue, out, in, row_bytes, receive, send);
+    else
+        comm->ops->exchange_rows(comm, out, in, row_bytes, receive, send);
 }
 
 void comm_barrier(struct comm *comm) { comm->ops->barrier(comm); }
 
 struct comm *comm_split(struct comm *comm, int color) {
-    return comm->ops->split(comm, color);
+    struct comm *part = comm->ops->split(comm, color);
+    if (comm->plane) comm->plane->split(comm, part, color);
+    return part;
 }
 
 struct comm *comm_split_node(struct comm *comm) {
@@ -46,6 +59,7 @@ const void *comm_mpi_handle(struct comm *comm) { return comm->ops->mpi_handle(co
 
 void comm_free(struct comm *comm) {
     if (!comm) return;
+    if (comm->plane) comm->plane->free(comm);
     free(comm->sent);
     comm->ops->free(comm);
 }

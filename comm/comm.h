@@ -1,5 +1,7 @@
-/* A group of ranks, and the few ways in which they exchange data. One table of functions per transport; the model holds
- * a `struct comm *` and never notices which. Failures end the job (log.h, FATAL): no rank can go on alone.
+/* A group of ranks, and the few ways in which they exchange data. Host memory travels by a transport (one process
+ * alone, or MPI), the device's memory by a plane on top of it: NCCL, or through pinned host memory; where the device's
+ * memory is the host's there is none. The model holds a `struct comm *` and never notices which. Failures end the job
+ * (log.h, FATAL): no rank can go on alone.
  *
  * Every function is collective over its group: all ranks call it, in the same order, also with nothing to send. */
 #ifndef VQMOE_COMM_H
@@ -7,6 +9,7 @@
 
 #include <stdint.h>
 
+#include "base/device.h"
 #include "base/real.h"
 #include "base/status.h"
 
@@ -39,8 +42,21 @@ struct comm_ops {
     void (*free)(struct comm *comm);
 };
 
+/* What is queued is done when a later mark of that queue is. */
+struct comm_plane {
+    const char *name; /* "nccl", "staged" */
+    void (*allreduce)(struct comm *comm, enum device_queue queue, void *data, int64_t count, enum comm_type type);
+    void (*exchange_rows)(struct comm *comm, enum device_queue queue, void *out, const void *in, int64_t row_bytes,
+                          const struct comm_blocks *receive, const struct comm_blocks *send);
+    /* part was just split from comm: gives it a plane of its own, ready to use. Collective over comm. */
+    void (*split)(struct comm *comm, struct comm *part, int color);
+    void (*free)(struct comm *comm);
+};
+
 struct comm {
     const struct comm_ops *ops;
+    const struct comm_plane *plane; /* NULL: the device's memory is the host's */
+    void *plane_own;                /* the plane's */
     int rank, size;
     int64_t *sent; /* [size] bytes of rows handed to comm_exchange_rows for each rank so far; NULL before the first */
 };
@@ -50,16 +66,32 @@ struct comm *comm_self_new(void);
 /* Over MPI_COMM_WORLD, which must be initialised; MPI moves host memory only. */
 struct comm *comm_mpi_new(void);
 
+/* Planes for the world, and for all that is split from it later on. Both once the device is chosen, before the model is
+ * there: they take what they need and exchange something once, so that nothing is left to do in a full memory.
+ * Collective over the world. timeout_s: the longest that the host waits for peers in one wait.
+ * STATUS_INTERNAL: NCCL cannot be used, says why. */
+enum status comm_use_nccl(struct comm *world, double timeout_s);
+void comm_use_staging(struct comm *world, double timeout_s);
+/* "NCCL 2.27.7"; "" in a program built without. */
+const char *comm_nccl_version(void);
+
+/* ---- Host memory ---- */
+
 /* Reduces in place; the same bits on every rank. */
 void comm_allreduce(struct comm *comm, void *data, int64_t count, enum comm_type type, enum comm_reduction reduction);
-/* The same over a long vector, in buckets of bounded size: no transport sees more than a bucket at once. */
-void comm_allreduce_buckets(struct comm *comm, real *data, int64_t count);
 void comm_allgather(struct comm *comm, int64_t *out, const int64_t *in, int64_t count);
 void comm_broadcast(struct comm *comm, void *data, int64_t bytes, int root);
-/* The all-to-all of the product: rows of row_bytes go straight from their places here to their places there. */
-void comm_exchange_rows(struct comm *comm, void *out, const void *in, int64_t row_bytes,
-                        const struct comm_blocks *receive, const struct comm_blocks *send);
 void comm_barrier(struct comm *comm);
+/* ---- The device's memory: queued on `queue` (device.h), on the CPU done on return ---- */
+
+/* Sums in place, COMM_REAL or COMM_DOUBLE; the same bits on every rank. In buckets of bounded size: no transport sees
+ * more than one at once. */
+void comm_sum_here(struct comm *comm, enum device_queue queue, void *data, int64_t count, enum comm_type type);
+/* The all-to-all of the product: rows of row_bytes go straight from their places here to their places there. The blocks
+ * are the host's. */
+void comm_exchange_rows(struct comm *comm, enum device_queue queue, void *out, const void *in, int64_t row_bytes,
+                        const struct comm_blocks *receive, const struct comm_blocks *send);
+
 /* A new group of the ranks with the same color, in rank order; the caller frees it. */
 struct comm *comm_split(struct comm *comm, int color);
 /* A new group of the ranks that share this node's memory; the caller frees it. */

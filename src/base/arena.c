@@ -1,41 +1,53 @@
 #include "base/arena.h"
 
+#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
+#include "base/device.h"
 #include "base/log.h"
 
-enum { ALIGNMENT = 64 };
+enum { ALIGNMENT = 256, GRAIN = 2 << 20 };
 
 /* Blocks are kept newest first; only the newest has room. */
 struct arena_block {
     struct arena_block *next;
     size_t size, offset;
-    _Alignas(ALIGNMENT) char data[];
+    char *data;
 };
 
-static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+static size_t round_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
-/* Straight from the kernel, so that a block given back is given back, and in large pages where there are any. */
+static void out_of_memory(const struct arena *arena, size_t bytes) {
+    size_t left, total;
+    device->memory(&left, &total);
+    if (arena->pinned || !total)
+        FATAL("out of memory: a step needs %zu MiB more than the %zu MiB it holds", bytes >> 20, arena->used >> 20);
+    FATAL("out of device memory: a step needs %zu MiB more than the %zu MiB it holds, %zu of %zu MiB are free: lower "
+          "train.batch, raise train.accumulate, or use more ranks",
+          bytes >> 20, arena->used >> 20, left >> 20, total >> 20);
+}
+
 static void block_add(struct arena *arena, size_t size) {
-    enum { LARGE_PAGE = 2 << 20 };
-    size_t bytes = (sizeof(struct arena_block) + size + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE;
-    struct arena_block *block = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (block == MAP_FAILED)
-        FATAL("out of memory: a step needs %zu MiB more than the %zu MiB it holds", size >> 20, arena->used >> 20);
-    madvise(block, bytes, MADV_HUGEPAGE);
-    *block = (struct arena_block){.next = arena->blocks, .size = bytes - sizeof *block};
+    struct arena_block *block = malloc(sizeof *block);
+    size_t bytes = round_up(size, GRAIN);
+    char *data = block ? (arena->pinned ? device->allocate_pinned(bytes) : device->allocate(bytes)) : NULL;
+    if (!data) out_of_memory(arena, bytes);
+    *block = (struct arena_block){arena->blocks, bytes, 0, data};
     arena->blocks = block;
 }
 
 static void block_drop(struct arena *arena) {
     struct arena_block *block = arena->blocks;
     arena->blocks = block->next;
-    munmap(block, sizeof *block + block->size);
+    if (arena->pinned)
+        device->release_pinned(block->data, block->size);
+    else
+        device->release(block->data, block->size);
+    free(block);
 }
 
 void *arena_take(struct arena *arena, size_t bytes) {
-    bytes = round_up(bytes ? bytes : 1);
+    bytes = round_up(bytes ? bytes : 1, ALIGNMENT);
     struct arena_block *block = arena->blocks;
     if (!block || block->size - block->offset < bytes) {
         block_add(arena, bytes > 4u << 20 ? bytes : 4u << 20);
@@ -46,7 +58,10 @@ void *arena_take(struct arena *arena, size_t bytes) {
     arena->used += bytes;
     if (arena->used > arena->peak) arena->peak = arena->used;
 #ifndef NDEBUG
-    memset(piece, 0xFF, bytes); /* all bits set is a NaN: a value used before it is written shows */
+    if (arena->pinned) /* all bits set is a NaN: a value used before it is written shows */
+        memset(piece, 0xFF, bytes);
+    else
+        device->set(piece, 0xFF, bytes);
 #endif
     return piece;
 }
@@ -73,5 +88,5 @@ void arena_reset(struct arena *arena) {
 
 void arena_free(struct arena *arena) {
     while (arena->blocks) block_drop(arena);
-    *arena = (struct arena){0};
+    *arena = (struct arena){.pinned = arena->pinned};
 }

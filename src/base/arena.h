@@ -1,8 +1,9 @@
 /* Memory of one step: taken piece by piece, given back all at once. A step whose shapes were seen before allocates
- * nothing. */
+ * nothing. A zeroed arena is the device's memory (device.h). */
 #ifndef VQMOE_ARENA_H
 #define VQMOE_ARENA_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct arena_block;
@@ -10,9 +11,10 @@ struct arena_block;
 struct arena {
     struct arena_block *blocks; /* the newest first; one only, once shapes are warm */
     size_t used, peak;          /* bytes over all blocks, now and at most ever */
+    bool pinned;                /* pinned host memory instead of the device's */
 };
 
-/* 64-byte aligned, uninitialised (NaN in debug builds); valid until arena_release or arena_reset. Never NULL. */
+/* 256-byte aligned, uninitialised (NaN in debug builds); valid until arena_release or arena_reset. Never NULL. */
 void *arena_take(struct arena *arena, size_t bytes);
 #define ARENA_ARRAY(arena, type, count) ((type *)arena_take(arena, (size_t)(count) * sizeof(type)))
 

@@ -6,8 +6,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/both.h"
+
 /* SplitMix64's output function (Steele, Lea, Flood 2014). */
-static inline uint64_t hash_splitmix64(uint64_t x) {
+static inline ON_BOTH uint64_t hash_splitmix64(uint64_t x) {
     x += 0x9E3779B97F4A7C15u;
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
     x = (x ^ x >> 27) * 0x94D049BB133111EBu;

@@ -14,7 +14,7 @@ void log_error(const char *message); /* stderr, one line */
 void log_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* For kernels and communication: prints rank, file and line and ends the whole job; no rank can go on alone. */
-_Noreturn void log_fatal(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void log_fatal(const char *file, int line, const char *format, ...) __attribute__((noreturn, format(printf, 3, 4)));
 #define FATAL(...) log_fatal(__FILE__, __LINE__, __VA_ARGS__)
 #define CHECK(condition) ((condition) ? (void)0 : FATAL("violated: %s", #condition))
 

@@ -5,6 +5,8 @@
 
 #include <stdint.h>
 
+#include "base/both.h"
+
 enum rng_site {
     RNG_EMBEDDING = 1,
     RNG_POSITION = 2,
@@ -29,11 +31,12 @@ struct rng_place {
 };
 
 static inline struct rng_place rng_place(uint64_t seed, int64_t step, enum rng_site site, int layer, int lane) {
-    return (struct rng_place){seed, (uint32_t)step, (uint32_t)site | (uint32_t)layer << 8 | (uint32_t)lane << 16};
+    struct rng_place place = {seed, (uint32_t)step, (uint32_t)site | (uint32_t)layer << 8 | (uint32_t)lane << 16};
+    return place;
 }
 
 /* Four words for columns 4 quad .. 4 quad + 3 of a row. */
-static inline void rng_words(uint32_t out[4], struct rng_place place, uint32_t row, uint32_t quad) {
+static inline ON_BOTH void rng_words(uint32_t out[4], struct rng_place place, uint32_t row, uint32_t quad) {
     uint32_t c0 = quad, c1 = row, c2 = place.step, c3 = place.site;
     uint32_t k0 = (uint32_t)place.seed, k1 = (uint32_t)(place.seed >> 32);
     for (int round = 0; round < 10; ++round) {
@@ -49,6 +52,6 @@ static inline void rng_words(uint32_t out[4], struct rng_place place, uint32_t r
 }
 
 /* A uniform number in (0, 1), 2^-33 from either end at least. */
-static inline double rng_uniform(uint32_t word) { return (word + 0.5) * 0x1p-32; }
+static inline ON_BOTH double rng_uniform(uint32_t word) { return (word + 0.5) * 0x1p-32; }
 
 #endif
