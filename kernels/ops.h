@@ -173,7 +173,7 @@ struct ops {
     void (*code_error_backward)(real *dx, real *dtable, const real *x, const real *table, const int32_t *codes,
                                 double commit, double code_scale, struct arena *scratch, int64_t N, int64_t M,
                                 int64_t D);
-    /* counts [M] and sums [M, D] of the rows x [N, D] of each code, ADD */
+    /* counts [M] and sums [M, D] (NULL: counts alone) of the rows x [N, D] of each code, ADD */
     void (*code_sums)(double *counts, double *sums, const real *x, const int32_t *codes, int64_t N, int64_t M,
                       int64_t D);
     /* For each code the row with the largest (|v|^2 - scores[n, m]) / 2 + Gumbel noise drawn at (place, row first + n,
@@ -188,6 +188,8 @@ struct ops {
                            struct arena *scratch, int64_t N, int64_t E);
     /* out[n] = first + index[n] / divisor; index NULL: n */
     void (*row_numbers)(int64_t *out, const int64_t *index, int64_t divisor, int64_t first, int64_t N);
+    /* out[place[i]] = in[i / K] for all slots i of N; out [those with a place, D] */
+    void (*scatter_rows)(real *out, const real *in, const int64_t *place, int64_t K, int64_t N, int64_t D);
     /* out [N, D] = in[index[n] / divisor] */
     void (*gather_rows)(real *out, const real *in, const int64_t *index, int64_t divisor, int64_t N, int64_t D);
     /* out [N, D] = sum_j weights[n, j] rows[place[n K + j]], j in order; weights NULL: 1; adds where add */

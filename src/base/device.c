@@ -73,3 +73,23 @@ const void *device_view(const void *at, size_t bytes) {
 void device_view_close(const void *view, const void *at) {
     if (view != at) free((void *)view);
 }
+
+void *device_zeros(size_t bytes, const char *what) {
+    bytes = bytes ? bytes : 1;
+    void *memory = device->allocate(bytes);
+    size_t left, total;
+    device->memory(&left, &total);
+    if (!memory)
+        FATAL("out of %s memory: %s needs %zu MiB, %zu of %zu MiB are free", device->name, what, bytes >> 20,
+              left >> 20, total >> 20);
+    device->set(memory, 0, bytes);
+    return memory;
+}
+
+void *device_edit(void *at, size_t bytes) { return (void *)device_view(at, bytes); }
+
+void device_edit_close(void *edited, void *at, size_t bytes) {
+    if (edited == at) return;
+    device->upload(at, edited, bytes);
+    free(edited);
+}

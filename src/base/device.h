@@ -66,4 +66,11 @@ extern void (*device_while_waiting)(double seconds);
 const void *device_view(const void *at, size_t bytes);
 void device_view_close(const void *view, const void *at);
 
+/* Memory that lives as long as the model: of zeros; ends the program where there is not enough. */
+void *device_zeros(size_t bytes, const char *what);
+
+/* The host changes device memory: device_edit is device_view, device_edit_close puts the values back. */
+void *device_edit(void *at, size_t bytes);
+void device_edit_close(void *edited, void *at, size_t bytes);
+
 #endif

@@ -73,7 +73,7 @@ static void print_memory(const struct step *step, double before) {
         "memory of a rank above MPI: %.0f MiB at most, formula %.0f MiB (ratio %.2f): parameters %.0f, activations %.0f "
         "(arena %.0f), attention memory %.0f",
         seen[0], seen[1], seen[0] / seen[1], footprint.parameters * mib, footprint.activations * mib,
-        (double)step->arena.peak * mib, footprint.memory * mib);
+        (double)step->arenas.here.peak * mib, footprint.memory * mib);
 }
 
 static void print_products(const struct products *products) {

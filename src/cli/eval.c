@@ -17,12 +17,12 @@ static enum status find_split(const char *name, enum split *split) {
 }
 
 static enum status run(struct loaded *loaded, enum split split, const struct arguments *arguments) {
-    struct arena arena = {0};
+    struct pass_memory arenas = {0};
     struct evaluation result;
     char noise[64] = "";
     if (arguments->noise > 0)
         snprintf(noise, sizeof noise, ", noise %g (seed %lld)", arguments->noise, (long long)arguments->seed);
-    enum status status = evaluate(&result, &loaded->lm, &loaded->text, split, loaded->step, &arena);
+    enum status status = evaluate(&result, &loaded->lm, &loaded->text, split, loaded->step, &arenas);
     if (!status)
         log_info("%s: loss %.6f nats, %.4f bpc, perplexity %.3f, %lld tokens, after step %lld%s", split_names[split],
                  result.loss, result.loss / M_LN2, exp(result.loss), (long long)result.tokens, (long long)loaded->step,
@@ -31,7 +31,7 @@ static enum status run(struct loaded *loaded, enum split split, const struct arg
         status =
             comm_agree(loaded->lm.world, status_fail(STATUS_NOT_FINITE, "%s: expected a finite loss, found %g nats",
                                                      arguments->files[0], result.loss));
-    arena_free(&arena);
+    pass_memory_free(&arenas);
     return status;
 }
 

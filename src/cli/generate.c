@@ -8,7 +8,7 @@
 enum status cli_generate(const struct arguments *arguments, struct comm *world) {
     struct config config;
     struct lm lm = {0};
-    struct arena arena = {0};
+    struct pass_memory arenas = {0};
     uint8_t bytes[256];
     int64_t V, step;
     const char *path = arguments->files[0];
@@ -26,10 +26,10 @@ enum status cli_generate(const struct arguments *arguments, struct comm *world) 
             .seed = (uint64_t)arguments->seed,
             .step = step,
         };
-        double rate = generate(&lm, &generation, &arena, stdout);
+        double rate = generate(&lm, &generation, &arenas, stdout);
         log_info("(%lld symbols, %.1f a second)", (long long)arguments->tokens, rate);
     }
-    arena_free(&arena);
+    pass_memory_free(&arenas);
     lm_free(&lm);
     return status;
 }

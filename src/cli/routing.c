@@ -212,15 +212,15 @@ static void print_measures(const struct diagnostics *d, const struct loaded *loa
 static enum status inspect_checkpoint(const struct arguments *arguments, struct comm *world) {
     struct loaded loaded;
     struct diagnostics d = {0};
-    struct arena arena = {0};
+    struct pass_memory arenas = {0};
     enum status status = loaded_open(&loaded, arguments, world);
     if (!status) status = comm_agree(world, diagnostics_init(&d, &loaded.lm, &loaded.text));
     if (!status) {
-        diagnostics_look(&d, &arena, loaded.step, true);
+        diagnostics_look(&d, &arenas, loaded.step, true);
         print_measures(&d, &loaded);
     }
     diagnostics_free(&d);
-    arena_free(&arena);
+    pass_memory_free(&arenas);
     loaded_free(&loaded);
     return status;
 }

@@ -22,8 +22,9 @@ enum normalize { NORMALIZE_ALL, NORMALIZE_TOPK };
 enum balance_scope { BALANCE_GLOBAL, BALANCE_RANK };
 enum code_init { CODE_NORMAL, CODE_UNIFORM };
 enum straight_through { STRAIGHT_FULL, STRAIGHT_BLEND };
-enum device_kind { DEVICE_AUTO, DEVICE_CPU };
-enum comm_kind { COMM_AUTO, COMM_SELF, COMM_MPI };
+enum device_kind { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
+enum precision_kind { PRECISION_KIND_FP32, PRECISION_KIND_BF16 };
+enum comm_kind { COMM_AUTO, COMM_SELF, COMM_MPI, COMM_NCCL };
 
 struct config {
     enum preset preset;
@@ -76,8 +77,12 @@ struct config {
         int64_t expert;  /* ranks of an expert-parallel group; 0: all */
         int64_t threads; /* per rank; 0 (auto): cores of the node over its ranks */
         enum comm_kind comm;
+        int64_t small_message; /* bytes; 0: never join messages */
+        bool share_gpus;
+        double timeout_s;
     } parallel;
     enum device_kind device;
+    enum precision_kind precision;
     struct {
         double lr, clip;
         int64_t warmup, decay_steps; /* decay_steps 0: train.steps */

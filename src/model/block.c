@@ -3,7 +3,7 @@
 enum status block_init(struct block *block, struct params *params, const struct config *config, int layer, int64_t V,
                        struct param *bias_w, struct param *bias_r, struct comm *world, struct comm *group) {
     int64_t d = config->model.d_model;
-    *block = (struct block){.layer = layer, .norm = config->model.norm, .d_model = d};
+    *block = (struct block){.layer = layer, .norm = config->model.norm, .d_model = d, .params_first = params->count};
     attention_init(&block->attention, params, layer, d, config->model.heads, config->model.d_head, bias_w, bias_r);
     block->attention_norm = norm_add(params, layer, "attention_norm", d);
     block->moe_norm = norm_add(params, layer, "moe_norm", d);
@@ -16,10 +16,8 @@ static const real *join(const struct block *block, const struct pass *pass, cons
     if (!length) return x;
     int64_t d = block->d_model, T = pass->positions, S = length + T;
     real *joined = ARENA_ARRAY(pass->arena, real, pass->rows * S * d);
-    for (int64_t b = 0; b < pass->rows; ++b) {
-        ops->copy(joined + b * S * d, memory + b * capacity * d, length * d);
-        ops->copy(joined + (b * S + length) * d, x + b * T * d, T * d);
-    }
+    ops->copy_rows(joined, S * d, memory, capacity * d, pass->rows, length * d);
+    ops->copy_rows(joined + length * d, S * d, x, T * d, pass->rows, T * d);
     return joined;
 }
 
@@ -28,8 +26,7 @@ static const real *last(const struct block *block, const struct pass *pass, cons
     if (!block->memory_length) return joined;
     int64_t d = block->d_model, T = pass->positions, S = block->memory_length + T;
     real *out = ARENA_ARRAY(pass->arena, real, pass->tokens * d);
-    for (int64_t b = 0; b < pass->rows; ++b)
-        ops->copy(out + b * T * d, joined + (b * S + block->memory_length) * d, T * d);
+    ops->copy_rows(out, T * d, joined + block->memory_length * d, S * d, pass->rows, T * d);
     return out;
 }
 
@@ -97,13 +94,10 @@ void block_backward(struct block *block, const struct pass *pass, real *dx, cons
         real *dcontext = ARENA_ARRAY(pass->arena, real, pass->rows * S * d);
         ops->fill(dcontext, 0, pass->rows * S * d);
         attention_backward(&block->attention, pass, din, dcontext, S, da);
-        for (int64_t b = 0; b < pass->rows; ++b) {
-            real *own = dcontext + (b * S + block->memory_length) * d;
-            ops->add(own, own, din + b * T * d, T * d);
-        }
+        real *own = dcontext + block->memory_length * d;
+        ops->add_rows(own, S * d, din, T * d, pass->rows, T * d);
         norm_backward(&block->attention_norm, &block->attention_use, pass, dcontext, dcontext);
-        for (int64_t b = 0; b < pass->rows; ++b)
-            ops->add(dx + b * T * d, dx + b * T * d, dcontext + (b * S + block->memory_length) * d, T * d);
+        ops->add_rows(dx, T * d, own, S * d, pass->rows, T * d);
     }
     arena_release(pass->arena, mark);
 }

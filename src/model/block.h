@@ -11,6 +11,7 @@ struct block {
     int layer;
     enum norm_kind norm;
     int64_t d_model;
+    int params_first; /* of the table: its own and what follows up to the next block's */
     struct attention attention;
     struct norm attention_norm, moe_norm;
     struct moe moe;

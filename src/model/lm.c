@@ -7,11 +7,13 @@
 #include "base/block.h"
 #include "base/log.h"
 
+static size_t memory_bytes(const struct lm_memory *memory) {
+    return (size_t)(memory->layers * memory->rows * memory->capacity * memory->d_model) * sizeof *memory->data;
+}
+
 void lm_memory_init(struct lm_memory *memory, int64_t layers, int64_t rows, int64_t capacity, int64_t d_model) {
     *memory = (struct lm_memory){layers, rows, capacity, d_model, 0, NULL};
-    size_t elements = (size_t)(layers * rows * capacity * d_model);
-    memory->data = calloc(elements ? elements : 1, sizeof *memory->data);
-    if (!memory->data) FATAL("out of memory: %zu MiB of attention memory", elements * sizeof *memory->data >> 20);
+    if (memory_bytes(memory)) memory->data = device_zeros(memory_bytes(memory), "attention memory (model.memory)");
 }
 
 void lm_memory_advance(struct lm_memory *memory, int64_t positions) {
@@ -19,7 +21,7 @@ void lm_memory_advance(struct lm_memory *memory, int64_t positions) {
 }
 
 void lm_memory_free(struct lm_memory *memory) {
-    free(memory->data);
+    if (memory->data) device->release(memory->data, memory_bytes(memory));
     *memory = (struct lm_memory){0};
 }
 
@@ -76,14 +78,18 @@ void lm_free(struct lm *lm) {
 
 /* The last positions of (memory, x), oldest first; the filled part does not count the new ones yet. */
 static void remember(struct lm_memory *memory, int64_t layer, int64_t row, const struct pass *pass, const real *x) {
-    int64_t d = memory->d_model, T = pass->positions,
-            length = memory->length + T < memory->capacity ? memory->length + T : memory->capacity;
-    int64_t fresh = T < length ? T : length, kept = length - fresh;
-    for (int64_t b = 0; b < pass->rows; ++b) {
-        real *at = memory->data + (layer * memory->rows + row + b) * memory->capacity * d;
-        memmove(at, at + (memory->length - kept) * d, (size_t)(kept * d) * sizeof *at);
-        ops->copy(at + kept * d, x + (b * T + T - fresh) * d, fresh * d);
+    int64_t d = memory->d_model, T = pass->positions, C = memory->capacity,
+            length = memory->length + T < C ? memory->length + T : C;
+    int64_t fresh = T < length ? T : length, kept = length - fresh, moved = memory->length - kept;
+    real *at = memory->data + (layer * memory->rows + row) * C * d;
+    if (kept && moved) { /* the rows overlap their new places */
+        struct arena_mark mark = arena_mark(pass->arena);
+        real *aside = ARENA_ARRAY(pass->arena, real, pass->rows * kept * d);
+        ops->copy_rows(aside, kept * d, at + moved * d, C * d, pass->rows, kept * d);
+        ops->copy_rows(at, C * d, aside, kept * d, pass->rows, kept * d);
+        arena_release(pass->arena, mark);
     }
+    ops->copy_rows(at + kept * d, C * d, x + (T - fresh) * d, T * d, pass->rows, fresh * d);
 }
 
 /* Drop(embedding sqrt(d)), and where absolute + Drop(sinusoid(L - 1 - t)). */
@@ -95,55 +101,86 @@ static const real *embed(struct lm *lm, const struct pass *pass) {
     if (lm->config->model.attention == ATTENTION_ABSOLUTE) {
         real *positions = ARENA_ARRAY(pass->arena, real, T * d);
         ops->sinusoid(positions, T - 1, -1, pass_dropout(pass, RNG_POSITION, 0, 0), T, d);
-        for (int64_t b = 0; b < pass->rows; ++b) ops->add(x + b * T * d, x + b * T * d, positions, T * d);
+        ops->add_rows(x, T * d, positions, 0, pass->rows, T * d);
     }
     return x;
 }
 
-static struct lm_loss losses_of(const struct lm *lm, const struct pass *pass) {
-    struct lm_loss loss = {.task = ops->sum(lm->losses, pass->tokens) / (double)pass->tokens_global};
+struct lm_loss lm_loss(const struct lm *lm, const struct pass *pass) {
+    int64_t n = (lm->layers + 1) * PASS_SUMS;
+    double *sums = ARENA_ARRAY(pass->host, double, n);
+    device->download(sums, pass->sums, (size_t)n * sizeof *sums);
+    struct lm_loss loss = {.task = sums[SUM_TASK] / (double)pass->tokens_global};
     for (int64_t i = 0; pass->train && i < lm->layers; ++i) {
         const struct moe *moe = &lm->blocks[i].moe;
-        loss.vq += moe->quantizer.vq_loss;
+        const double *of_layer = sums + (i + 1) * PASS_SUMS;
         /* A global balance loss is the same on every rank: one of them counts it. */
         bool counts = moe->router.balance_scope == BALANCE_RANK || lm->world->rank == 0;
+        if (moe->mode != MOE_CONTINUOUS) loss.vq += quantizer_loss(&moe->quantizer, pass, of_layer[SUM_VQ]);
         if (moe->mode == MOE_DISCRETE) continue;
-        if (counts) loss.balance += pass_share(pass) * moe->router.balance_loss;
-        loss.distill += moe->router.distill_loss;
+        if (counts) loss.balance += pass_share(pass) * of_layer[SUM_BALANCE];
+        loss.distill += of_layer[SUM_DISTILL] / (double)pass->tokens_global;
     }
     return loss;
 }
 
-struct lm_loss lm_forward(struct lm *lm, const struct pass *pass, struct routes *routes, struct lm_memory *memory,
-                          int64_t memory_row, const int32_t *targets) {
+void lm_forward(struct lm *lm, struct pass *pass, struct routes *routes, struct lm_memory *memory, int64_t memory_row,
+                const int32_t *targets) {
     int64_t d = lm->d_model, N = pass->tokens, length = memory ? memory->length : 0, S = length + pass->positions;
+    size_t sums = (size_t)(lm->layers + 1) * PASS_SUMS;
     lm->targets = targets;
+    pass->ranks = lm->world->size;
+    pass->sums = ARENA_ARRAY(pass->arena, double, sums);
+    device->set(pass->sums, 0, sums * sizeof *pass->sums);
     const real *x = lm->embedded = embed(lm, pass);
     real *sinusoids = NULL;
     if (lm->config->model.attention == ATTENTION_RELATIVE) {
         sinusoids = ARENA_ARRAY(pass->arena, real, S * d);
         ops->sinusoid(sinusoids, S - 1, -1, pass_dropout(pass, RNG_POSITION, 0, 0), S, d);
     }
-    for (int64_t i = 0; i < lm->layers; ++i) {
+    for (int i = 0; i < lm->layers; ++i) {
         const real *held = memory ? memory->data + (i * memory->rows + memory_row) * memory->capacity * d : NULL;
+        log_place(pass->step, i);
         const real *out =
             block_forward(&lm->blocks[i], pass, routes, x, held, memory ? memory->capacity : 0, length, sinusoids);
         if (memory) remember(memory, i, memory_row, pass, x);
         x = out;
     }
+    log_place(pass->step, -1);
     lm->hidden = ARENA_ARRAY(pass->arena, real, N * d);
     lm->logits = ARENA_ARRAY(pass->arena, real, N * lm->V);
     ops->dropout(lm->hidden, NULL, x, pass_dropout(pass, RNG_FINAL, 0, 0), pass_token_first(pass), N, d);
     ops->linear_forward(lm->logits, lm->hidden, lm->embedding->data, lm->bias->data, N, lm->V, d);
-    if (!targets) return (struct lm_loss){0};
+    if (!targets) return;
     lm->lse = ARENA_ARRAY(pass->arena, real, N);
     lm->losses = ARENA_ARRAY(pass->arena, real, N);
     ops->cross_entropy_forward(lm->losses, lm->lse, lm->logits, targets, N, lm->V);
-    return losses_of(lm, pass);
+    ops->sum(pass_sum(pass, -1, SUM_TASK), lm->losses, N);
 }
 
-void lm_backward(struct lm *lm, const struct pass *pass) {
+/* Sums the gradients of parameters from .. to - 1 of the list, which all are final, over the ranks that hold the same
+ * values. Neighbours in a vector go as one. */
+static void reduce_gradients(struct lm *lm, int from, int to) {
+    struct params *params = &lm->params;
+    device->await(QUEUE_REDUCE, device->mark(QUEUE_COMPUTE));
+    for (int placement = PLACE_REPLICATED; placement <= PLACE_EXPERT; ++placement) {
+        int64_t first = -1, end = -1;
+        for (int i = from; i < to; ++i) {
+            const struct param *p = params->list[i];
+            if ((int)p->placement != placement) continue;
+            CHECK(first < 0 || p->offset == end);
+            if (first < 0) first = p->offset;
+            end = p->offset + p->size;
+        }
+        if (end > first)
+            comm_sum_here(placement == PLACE_EXPERT ? lm->replicas : lm->world, QUEUE_REDUCE, params->grad + first,
+                          end - first, COMM_REAL);
+    }
+}
+
+void lm_backward(struct lm *lm, const struct pass *pass, bool reduce) {
     int64_t d = lm->d_model, N = pass->tokens;
+    int from = lm->params.count;
     struct arena_mark mark = arena_mark(pass->arena);
     real *dx = ARENA_ARRAY(pass->arena, real, N * d), *dout = ARENA_ARRAY(pass->arena, real, N * d);
     ops->cross_entropy_backward(lm->logits, lm->logits, lm->lse, lm->targets, 1 / (double)pass->tokens_global, N,
@@ -151,14 +188,22 @@ void lm_backward(struct lm *lm, const struct pass *pass) {
     ops->linear_backward(dx, false, lm->embedding->grad, lm->bias->grad, lm->logits, lm->hidden, lm->embedding->data, N,
                          lm->V, d);
     ops->dropout(dx, NULL, dx, pass_dropout(pass, RNG_FINAL, 0, 0), pass_token_first(pass), N, d);
-    for (int64_t i = lm->layers - 1; i >= 0; --i) {
+    for (int i = (int)lm->layers - 1; i >= 0; --i) {
         real *swap = dout;
         dout = dx;
         dx = swap;
+        log_place(pass->step, i);
         block_backward(&lm->blocks[i], pass, dx, dout);
+        if (reduce) reduce_gradients(lm, lm->blocks[i].params_first, from);
+        from = lm->blocks[i].params_first;
     }
+    log_place(pass->step, -1);
     ops->dropout(dx, NULL, dx, pass_dropout(pass, RNG_EMBEDDING, 0, 0), pass_token_first(pass), N, d);
-    ops->embedding_backward(lm->embedding->grad, dx, pass->ids, sqrt((double)d), N, d);
+    ops->embedding_backward(lm->embedding->grad, dx, pass->ids, sqrt((double)d), pass->arena, N, lm->V, d);
+    if (reduce) {
+        reduce_gradients(lm, 0, from);
+        device->await(QUEUE_COMPUTE, device->mark(QUEUE_REDUCE));
+    }
     arena_release(pass->arena, mark);
 }
 
@@ -175,12 +220,6 @@ void lm_after_step(struct lm *lm, int64_t step) {
     comm_allreduce(lm->world, &most, 1, COMM_INT64, COMM_MAX);
     if (least != most) FATAL("step %lld: the ranks' replicated parameters or state differ", (long long)step);
 #endif
-}
-
-void lm_reduce_gradients(struct lm *lm) {
-    struct params *params = &lm->params;
-    comm_allreduce_buckets(lm->world, params->grad, params->replicated);
-    comm_allreduce_buckets(lm->replicas, params->grad + params->replicated, params->trained - params->replicated);
 }
 
 int64_t lm_first_not_finite(const struct lm *lm, const struct pass *pass) {

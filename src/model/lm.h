@@ -5,8 +5,8 @@
 
 #include "model/block.h"
 
-/* Inputs of every layer at the last positions, by batch row: [layers, rows, capacity, d], the first `length` positions
- * filled, oldest first. No gradient. A trainer owns one, each evaluation another. */
+/* Inputs of every layer at the last positions, by batch row: [layers, rows, capacity, d] in device memory, the first
+ * `length` positions filled, oldest first. No gradient. A trainer owns one, each evaluation another. */
 struct lm_memory {
     int64_t layers, rows, capacity, d_model, length;
     real *data;
@@ -26,7 +26,8 @@ struct lm {
     struct comm *world, *group;     /* group: expert-parallel, made from world, owned */
     struct comm *replicas;          /* ranks of the other groups that hold the same experts, owned */
 
-    const int32_t *targets;               /* [N] kept for the backward, as is what follows, in the pass's arena */
+    const int32_t *targets;               /* [N] kept for the backward, as is what follows, in the pass's arena: device
+                                             memory all of it */
     const real *embedded;                 /* [N, d] */
     real *hidden, *logits, *lse, *losses; /* [N, d] after dropout, [N, V], [N], [N] */
 };
@@ -45,18 +46,19 @@ void lm_start(struct lm *lm);
 
 /* The symbols are pass->ids; targets [N] must live until the backward. memory: rows memory_row .. of it are this
  * micro-batch's; they get the new values, the caller advances. targets NULL: no loss, logits alone. Collective over the
- * group (and the world, while training). */
-struct lm_loss lm_forward(struct lm *lm, const struct pass *pass, struct routes *routes, struct lm_memory *memory,
-                          int64_t memory_row, const int32_t *targets);
-/* Adds to every gradient. The logits are gone afterwards. Collective over the group. */
-void lm_backward(struct lm *lm, const struct pass *pass);
+ * group (and the world, while training). Takes pass->sums. */
+void lm_forward(struct lm *lm, struct pass *pass, struct routes *routes, struct lm_memory *memory, int64_t memory_row,
+                const int32_t *targets);
+/* What the forward left of losses; waits for the device, so best after the backward is queued. */
+struct lm_loss lm_loss(const struct lm *lm, const struct pass *pass);
+/* Adds to every gradient. The logits are gone afterwards. reduce: this is the last micro-batch, and gradients are
+ * summed over the ranks that hold the same values: those of a layer while the ones below still go backward. Collective
+ * over the group, and where it reduces over the world. */
+void lm_backward(struct lm *lm, const struct pass *pass, bool reduce);
 
 /* After the update of step `step`: what no gradient moves. Collective over the world. In a build with assertions every
  * rank's parameters and state are then compared. */
 void lm_after_step(struct lm *lm, int64_t step);
-
-/* Sums gradients over the ranks that hold the same values. Collective over the world. */
-void lm_reduce_gradients(struct lm *lm);
 
 /* The first layer whose output has a value that is not finite: -1 for the embeddings, `layers` for the logits, layers +
  * 1 for none. */

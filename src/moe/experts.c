@@ -30,46 +30,37 @@ void experts_init_one(struct experts *experts, struct params *params, int layer,
     add_all(experts, params, name, PLACE_REPLICATED, 1);
 }
 
-static struct dropout expert_dropout(const struct experts *experts, const struct pass *pass, int64_t i, bool wanted) {
-    struct dropout dropout = pass_dropout(pass, RNG_EXPERT, experts->layer, (int)(experts->first + i));
+/* Of the first expert here; the others' lanes follow. */
+static struct dropout expert_dropout(const struct experts *experts, const struct pass *pass, bool wanted) {
+    struct dropout dropout = pass_dropout(pass, RNG_EXPERT, experts->layer, (int)experts->first);
     if (!wanted) dropout.p = 0;
     return dropout;
 }
 
 real *experts_forward(const struct experts *experts, struct experts_use *use, const struct pass *pass, const real *in,
-                      const int64_t *begin, const int64_t *tokens) {
-    int64_t d = experts->d_model, h = experts->d_inner, rows = begin[experts->count];
-    *use = (struct experts_use){in, ARENA_ARRAY(pass->arena, real, rows * h), begin, tokens != NULL};
+                      struct groups groups, const int64_t *tokens) {
+    int64_t d = experts->d_model, h = experts->d_inner, rows = groups.begin[groups.count];
+    *use = (struct experts_use){in, ARENA_ARRAY(pass->arena, real, rows * h), groups, tokens != NULL};
     real *out = ARENA_ARRAY(pass->arena, real, rows * d);
-    for (int64_t i = 0; i < experts->count; ++i) {
-        int64_t at = begin[i], N = begin[i + 1] - at;
-        real *hidden = use->hidden + at * h;
-        ops->linear_forward(hidden, in + at * d, experts->w1->data + i * h * d, NULL, N, h, d);
-        ops->relu_forward(hidden, experts->b1->data + i * h, tokens ? tokens + at : NULL,
-                          expert_dropout(experts, pass, i, tokens != NULL), N, h);
-        ops->linear_forward(out + at * d, hidden, experts->w2->data + i * d * h, experts->b2->data + i * d, N, d, h);
-    }
+    ops->grouped_linear_forward(use->hidden, in, experts->w1->data, NULL, &groups, h, d);
+    ops->grouped_relu_forward(use->hidden, experts->b1->data, tokens, expert_dropout(experts, pass, tokens != NULL),
+                              &groups, h);
+    ops->grouped_linear_forward(out, use->hidden, experts->w2->data, experts->b2->data, &groups, d, h);
     return out;
 }
 
 real *experts_backward(const struct experts *experts, const struct experts_use *use, const struct pass *pass,
                        const real *dout) {
-    int64_t d = experts->d_model, h = experts->d_inner, rows = use->begin[experts->count];
+    const struct groups *groups = &use->groups;
+    int64_t d = experts->d_model, h = experts->d_inner, rows = groups->begin[groups->count];
     real *din = ARENA_ARRAY(pass->arena, real, rows * d);
     struct arena_mark mark = arena_mark(pass->arena);
     real *dhidden = ARENA_ARRAY(pass->arena, real, rows * h);
-    for (int64_t i = 0; i < experts->count; ++i) {
-        int64_t at = use->begin[i], N = use->begin[i + 1] - at;
-        if (!N) continue;
-        real *dh = dhidden + at * h;
-        const real *hidden = use->hidden + at * h;
-        ops->linear_backward(dh, false, experts->w2->grad + i * d * h, experts->b2->grad + i * d, dout + at * d, hidden,
-                             experts->w2->data + i * d * h, N, d, h);
-        ops->relu_backward(dh, experts->b1->grad + i * h, hidden, expert_dropout(experts, pass, i, use->dropout),
-                           pass->arena, N, h);
-        ops->linear_backward(din + at * d, false, experts->w1->grad + i * h * d, NULL, dh, use->in + at * d,
-                             experts->w1->data + i * h * d, N, h, d);
-    }
+    ops->grouped_linear_backward(dhidden, experts->w2->grad, experts->b2->grad, dout, use->hidden, experts->w2->data,
+                                 groups, d, h);
+    ops->grouped_relu_backward(dhidden, experts->b1->grad, use->hidden, expert_dropout(experts, pass, use->dropout),
+                               pass->arena, groups, h);
+    ops->grouped_linear_backward(din, experts->w1->grad, NULL, dhidden, use->in, experts->w1->data, groups, h, d);
     arena_release(pass->arena, mark);
     return din;
 }

@@ -12,11 +12,11 @@ struct experts {
     struct param *w1, *b1, *w2, *b2;        /* [E, h, d], [E, h], [E, d, h], [E, d] */
 };
 
-/* What one use keeps for its backward; rows of expert i are begin[i] .. begin[i + 1]. */
+/* What one use keeps for its backward. */
 struct experts_use {
     const real *in; /* [rows, d] */
     real *hidden;   /* [rows, h] after activation and dropout */
-    const int64_t *begin;
+    struct groups groups;
     bool dropout;
 };
 
@@ -28,7 +28,7 @@ void experts_init_one(struct experts *experts, struct params *params, int layer,
                       int64_t d_model, int64_t d_inner);
 /* Returns [rows, d] in the arena. tokens [rows]: g of each row, for dropout; NULL: no dropout in this use. */
 real *experts_forward(const struct experts *experts, struct experts_use *use, const struct pass *pass, const real *in,
-                      const int64_t *begin, const int64_t *tokens);
+                      struct groups groups, const int64_t *tokens);
 /* Returns din [rows, d] in the arena. An expert without rows leaves its gradients as they are. */
 real *experts_backward(const struct experts *experts, const struct experts_use *use, const struct pass *pass,
                        const real *dout);

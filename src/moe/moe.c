@@ -8,6 +8,7 @@ enum status moe_init(struct moe *moe, struct params *params, const struct config
                         .d_model = d,
                         .E = config->moe.experts,
                         .group = group,
+                        .small_message = config->parallel.small_message,
                         .discrete_norm = config->moe.discrete_norm,
                         .input_norm = block_norm,
                         .output_norm = block_norm};
@@ -47,33 +48,53 @@ void moe_after_step(struct moe *moe, int64_t step) {
         moe->quantizer.kind->after_step(&moe->quantizer, step);
 }
 
-/* Rows to their experts and back, in send order. */
-static void path_forward(struct moe *moe, struct moe_path *path, const struct pass *pass, const real *in,
-                         const int32_t *experts, int64_t K, bool dropout) {
-    plan_build(&path->plan, pass->arena, moe->group, experts, pass->tokens, K, moe->E);
-    const int64_t *tokens = dropout ? plan_tokens(&path->plan, pass->arena, pass_token_first(pass)) : NULL;
-    const real *rows = plan_dispatch(&path->plan, pass->arena, in, moe->d_model);
-    const real *out = experts_forward(&moe->experts, &path->use, pass, rows, path->plan.begin, tokens);
-    path->returned = plan_return(&path->plan, pass->arena, out, moe->d_model);
+/* ---- One way through the experts, in the pieces between which the other one can go on ---- */
+
+/* in [N, d] from here on its way, as far as it goes without the counts. */
+static void path_start(struct moe *moe, struct moe_path *path, const struct pass *pass, const real *in,
+                       const int32_t *experts, int64_t K) {
+    plan_start(&path->plan, pass, moe->group, experts, K, moe->E);
+    path->gathered = plan_gather(&path->plan, pass, in, moe->d_model);
 }
 
-/* dslots in send order; returns the gradient of the rows sent, in send order. */
-static const real *path_backward(struct moe *moe, struct moe_path *path, const struct pass *pass, const real *dslots) {
-    const real *drows = plan_send(&path->plan, pass->arena, dslots, moe->d_model);
+static void path_send(struct moe *moe, struct moe_path *path, const struct pass *pass) {
+    path->flight = plan_send(&path->plan, pass, path->gathered, moe->d_model);
+}
+
+static void path_experts(struct moe *moe, struct moe_path *path, const struct pass *pass, bool dropout) {
+    const int64_t *tokens = dropout ? plan_tokens(&path->plan, pass) : NULL;
+    const real *rows = flight_land(&path->flight, pass);
+    const real *out = experts_forward(&moe->experts, &path->use, pass, rows, path->plan.groups, tokens);
+    path->flight = plan_return(&path->plan, pass, out, moe->d_model);
+}
+
+static void path_return(struct moe_path *path, const struct pass *pass) {
+    path->returned = flight_land(&path->flight, pass);
+}
+
+/* dslots [sent, d] in send order on their way. */
+static void path_send_back(struct moe *moe, struct moe_path *path, const struct pass *pass, const real *dslots) {
+    path->flight = plan_send(&path->plan, pass, dslots, moe->d_model);
+}
+
+static void path_experts_back(struct moe *moe, struct moe_path *path, const struct pass *pass) {
+    const real *drows = flight_land(&path->flight, pass);
     const real *din = experts_backward(&moe->experts, &path->use, pass, drows);
-    return plan_return(&path->plan, pass->arena, din, moe->d_model);
+    path->flight = plan_return(&path->plan, pass, din, moe->d_model);
 }
 
 /* The FFN that every token takes, on its own rank. */
 static real *ffn_forward(struct moe *moe, const struct pass *pass, const real *x) {
     struct moe_ffn *shared = &moe->shared;
-    int64_t N = pass->tokens, *tokens = NULL;
+    int64_t N = pass->tokens, *tokens = NULL, *begin_here = ARENA_ARRAY(pass->arena, int64_t, 2);
     shared->begin[0] = 0, shared->begin[1] = N;
+    device->upload(begin_here, shared->begin, sizeof shared->begin);
     if (pass->train && pass->dropout > 0) {
         tokens = ARENA_ARRAY(pass->arena, int64_t, N);
-        for (int64_t n = 0; n < N; ++n) tokens[n] = pass_token_first(pass) + n;
+        ops->row_numbers(tokens, NULL, 1, pass_token_first(pass), N);
     }
-    return shared->out = experts_forward(&moe->ffn, &shared->use, pass, x, shared->begin, tokens);
+    struct groups groups = {1, shared->begin, begin_here};
+    return shared->out = experts_forward(&moe->ffn, &shared->use, pass, x, groups, tokens);
 }
 
 /* y += (1 - p) FFN(x) */
@@ -83,7 +104,7 @@ static void add_shared(struct moe *moe, const struct pass *pass, const real *x, 
     moe->shared.place = ARENA_ARRAY(pass->arena, int64_t, N);
     ops->fill(rest, 1, N);
     ops->add_scaled(rest, moe->router.weights, -1, N); /* k is 1 */
-    for (int64_t n = 0; n < N; ++n) moe->shared.place[n] = n;
+    ops->row_numbers(moe->shared.place, NULL, 1, 0, N);
     moe->shared.weights = rest;
     ops->combine_forward(y, true, ffn_forward(moe, pass, x), moe->shared.place, rest, N, 1, moe->d_model);
 }
@@ -98,12 +119,21 @@ static void add_shared_backward(struct moe *moe, const struct pass *pass, real *
     ops->add_scaled(dweights, drest, -1, N);
 }
 
+/* ---- The two paths, each as start, send, experts, end ---- */
+
 /* y_c = sum over the chosen e of p_e FFN_e(x) */
-static real *continuous_forward(struct moe *moe, const struct pass *pass, struct routes *routes, const real *x) {
+static void continuous_start(struct moe *moe, const struct pass *pass, struct routes *routes, const real *x) {
+    router_forward(&moe->router, pass, routes, x, pass->tokens);
+    path_start(moe, &moe->continuous, pass, x, moe->router.routed, moe->router.K);
+}
+
+static void continuous_experts(struct moe *moe, const struct pass *pass) {
+    path_experts(moe, &moe->continuous, pass, pass->train && pass->dropout > 0);
+}
+
+static real *continuous_end(struct moe *moe, const struct pass *pass, const real *x) {
     struct router *router = &moe->router;
-    if (!moe->E) return ffn_forward(moe, pass, x);
-    router_forward(router, pass, routes, x, pass->tokens);
-    path_forward(moe, &moe->continuous, pass, x, router->routed, router->K, pass->train && pass->dropout > 0);
+    path_return(&moe->continuous, pass);
     real *y = ARENA_ARRAY(pass->arena, real, pass->tokens * moe->d_model);
     ops->combine_forward(y, false, moe->continuous.returned, moe->continuous.plan.place, router->weights, pass->tokens,
                          router->K, moe->d_model);
@@ -111,79 +141,122 @@ static real *continuous_forward(struct moe *moe, const struct pass *pass, struct
     return y;
 }
 
-static void continuous_backward(struct moe *moe, const struct pass *pass, real *dx, const real *dy) {
+/* Returns dweights [slots]. */
+static real *continuous_send_back(struct moe *moe, const struct pass *pass, const real *dy) {
     struct moe_path *path = &moe->continuous;
-    struct router *router = &moe->router;
-    int64_t N = pass->tokens, d = moe->d_model;
-    if (!moe->E) {
-        ops->add(dx, dx, experts_backward(&moe->ffn, &moe->shared.use, pass, dy), N * d);
-        return;
-    }
-    real *dslots = ARENA_ARRAY(pass->arena, real, path->plan.sent * d);
+    real *dslots = ARENA_ARRAY(pass->arena, real, path->plan.sent * moe->d_model);
     real *dweights = ARENA_ARRAY(pass->arena, real, path->plan.slots);
-    ops->combine_backward(dslots, dweights, dy, path->returned, path->plan.place, router->weights, N, router->K, d);
-    const real *din = path_backward(moe, path, pass, dslots);
-    ops->combine_forward(dx, true, din, path->plan.place, NULL, N, router->K, d);
-    if (router->kind->ffn == FFN_SHARED) add_shared_backward(moe, pass, dx, dweights, dy);
-    router_backward(router, pass, dx, dweights, moe->x, N);
+    ops->combine_backward(dslots, dweights, dy, path->returned, path->plan.place, moe->router.weights, pass->tokens,
+                          moe->router.K, moe->d_model);
+    path_send_back(moe, path, pass, dslots);
+    return dweights;
+}
+
+static void continuous_end_back(struct moe *moe, const struct pass *pass, real *dx, const real *dy, real *dweights) {
+    struct moe_path *path = &moe->continuous;
+    const real *din = flight_land(&path->flight, pass);
+    ops->combine_forward(dx, true, din, path->plan.place, NULL, pass->tokens, moe->router.K, moe->d_model);
+    if (moe->router.kind->ffn == FFN_SHARED) add_shared_backward(moe, pass, dx, dweights, dy);
+    router_backward(&moe->router, pass, dx, dweights, moe->x, pass->tokens);
 }
 
 /* y_d = LN(FFN_{k* mod E}(LN(xq))) */
-static real *discrete_forward(struct moe *moe, const struct pass *pass, struct routes *routes, const real *x) {
-    int64_t N = pass->tokens, d = moe->d_model;
+static void discrete_start(struct moe *moe, const struct pass *pass, struct routes *routes, const real *x) {
+    int64_t N = pass->tokens;
     real *in = quantizer_forward(&moe->quantizer, pass, routes, x, N);
     if (moe->discrete_norm) in = norm_forward(&moe->input_norm, &moe->input_use, pass, in, N);
     int32_t *experts = ARENA_ARRAY(pass->arena, int32_t, N);
-    for (int64_t n = 0; n < N; ++n) experts[n] = moe->quantizer.codes[n] % (int32_t)moe->E;
-    path_forward(moe, &moe->discrete, pass, in, experts, 1, false);
+    ops->modulo(experts, moe->quantizer.codes, moe->E, N);
+    path_start(moe, &moe->discrete, pass, in, experts, 1);
+}
+
+static real *discrete_end(struct moe *moe, const struct pass *pass) {
+    int64_t N = pass->tokens, d = moe->d_model;
+    path_return(&moe->discrete, pass);
     real *y = ARENA_ARRAY(pass->arena, real, N * d);
     ops->combine_forward(y, false, moe->discrete.returned, moe->discrete.plan.place, NULL, N, 1, d);
     return moe->discrete_norm ? norm_forward(&moe->output_norm, &moe->output_use, pass, y, N) : y;
 }
 
-static void discrete_backward(struct moe *moe, const struct pass *pass, real *dx, const real *dy) {
-    struct moe_path *path = &moe->discrete;
+static void discrete_send_back(struct moe *moe, const struct pass *pass, const real *dy) {
     int64_t N = pass->tokens, d = moe->d_model;
-    real *dslots = ARENA_ARRAY(pass->arena, real, N * d), *din = ARENA_ARRAY(pass->arena, real, N * d);
     if (moe->discrete_norm) {
-        norm_backward(&moe->output_norm, &moe->output_use, pass, din, dy);
-        dy = din;
+        real *dz = ARENA_ARRAY(pass->arena, real, N * d);
+        norm_backward(&moe->output_norm, &moe->output_use, pass, dz, dy);
+        dy = dz;
     }
-    ops->gather_rows(dslots, dy, path->plan.order, 1, N, d);
-    ops->combine_forward(din, false, path_backward(moe, path, pass, dslots), path->plan.place, NULL, N, 1, d);
-    if (moe->discrete_norm) norm_backward(&moe->input_norm, &moe->input_use, pass, din, din);
-    quantizer_backward(&moe->quantizer, pass, dx, din, moe->x, N);
+    real *dslots = ARENA_ARRAY(pass->arena, real, N * d);
+    ops->scatter_rows(dslots, dy, moe->discrete.plan.place, 1, N, d);
+    path_send_back(moe, &moe->discrete, pass, dslots);
+}
+
+static void discrete_end_back(struct moe *moe, const struct pass *pass, real *dx) {
+    int64_t N = pass->tokens, d = moe->d_model;
+    real *dxq = ARENA_ARRAY(pass->arena, real, N * d);
+    const real *din = flight_land(&moe->discrete.flight, pass);
+    ops->combine_forward(dxq, false, din, moe->discrete.plan.place, NULL, N, 1, d);
+    if (moe->discrete_norm) norm_backward(&moe->input_norm, &moe->input_use, pass, dxq, dxq);
+    quantizer_backward(&moe->quantizer, pass, dx, dxq, moe->x, N);
+}
+
+/* ---- The layer: while rows of one path fly, the other one computes ---- */
+
+static real *mix(struct moe *moe, const struct pass *pass, const real *logits) {
+    real *y = ARENA_ARRAY(pass->arena, real, pass->tokens * moe->d_model);
+    moe->gates = ARENA_ARRAY(pass->arena, real, 2 * pass->tokens);
+    ops->mix_forward(y, moe->gates, logits, moe->y_c, moe->y_d, pass->tokens, moe->d_model);
+    return y;
 }
 
 real *moe_forward(struct moe *moe, const struct pass *pass, struct routes *routes, const real *x) {
-    int64_t N = pass->tokens, d = moe->d_model;
+    bool continuous = moe->mode != MOE_DISCRETE, discrete = moe->mode != MOE_CONTINUOUS;
+    struct plan *plans[2];
+    int n = 0;
+    real *logits = NULL;
     moe->x = x;
-    if (moe->mode == MOE_CONTINUOUS) return continuous_forward(moe, pass, routes, x);
-    if (moe->mode == MOE_DISCRETE) return discrete_forward(moe, pass, routes, x);
-    moe->y_c = continuous_forward(moe, pass, routes, x);
-    moe->y_d = discrete_forward(moe, pass, routes, x);
-    moe->gates = ARENA_ARRAY(pass->arena, real, 2 * N);
-    real *logits = ARENA_ARRAY(pass->arena, real, 2 * N), *y = ARENA_ARRAY(pass->arena, real, N * d);
-    ops->linear_forward(logits, x, moe->mix_weight->data, moe->mix_bias->data, N, 2, d);
-    ops->mix_forward(y, moe->gates, logits, moe->y_c, moe->y_d, N, d);
-    return y;
+    if (!moe->E) return ffn_forward(moe, pass, x);
+    if (continuous) continuous_start(moe, pass, routes, x), plans[n++] = &moe->continuous.plan;
+    if (discrete) discrete_start(moe, pass, routes, x), plans[n++] = &moe->discrete.plan;
+    if (n == 2) {
+        logits = ARENA_ARRAY(pass->arena, real, 2 * pass->tokens);
+        ops->linear_exact_forward(logits, x, moe->mix_weight->data, moe->mix_bias->data, pass->tokens, 2, moe->d_model);
+    }
+    plan_finish(plans, n, pass, moe->d_model, moe->small_message);
+    if (continuous) path_send(moe, &moe->continuous, pass);
+    if (discrete) path_send(moe, &moe->discrete, pass);
+    if (continuous) continuous_experts(moe, pass);
+    if (discrete) path_experts(moe, &moe->discrete, pass, false);
+    if (continuous) moe->y_c = continuous_end(moe, pass, x);
+    if (discrete) moe->y_d = discrete_end(moe, pass);
+    return n == 2 ? mix(moe, pass, logits) : continuous ? (real *)moe->y_c : (real *)moe->y_d;
 }
 
 void moe_backward(struct moe *moe, const struct pass *pass, real *dx, const real *dy) {
     int64_t N = pass->tokens, d = moe->d_model;
+    bool continuous = moe->mode != MOE_DISCRETE, discrete = moe->mode != MOE_CONTINUOUS;
     struct arena_mark mark = arena_mark(pass->arena);
+    const real *dy_c = dy, *dy_d = dy;
+    real *dweights = NULL;
     ops->fill(dx, 0, N * d);
-    if (moe->mode == MOE_CONTINUOUS) continuous_backward(moe, pass, dx, dy);
-    if (moe->mode == MOE_DISCRETE) discrete_backward(moe, pass, dx, dy);
-    if (moe->mode == MOE_JOINT) {
-        real *dy_c = ARENA_ARRAY(pass->arena, real, N * d), *dy_d = ARENA_ARRAY(pass->arena, real, N * d);
-        real *dlogits = ARENA_ARRAY(pass->arena, real, 2 * N);
-        ops->mix_backward(dy_c, dy_d, dlogits, dy, moe->gates, moe->y_c, moe->y_d, N, d);
-        ops->linear_backward(dx, true, moe->mix_weight->grad, moe->mix_bias->grad, dlogits, moe->x,
-                             moe->mix_weight->data, N, 2, d);
-        continuous_backward(moe, pass, dx, dy_c);
-        discrete_backward(moe, pass, dx, dy_d);
+    if (!moe->E) {
+        ops->add(dx, dx, experts_backward(&moe->ffn, &moe->shared.use, pass, dy), N * d);
+        arena_release(pass->arena, mark);
+        return;
     }
+    if (continuous && discrete) {
+        real *c = ARENA_ARRAY(pass->arena, real, N * d), *e = ARENA_ARRAY(pass->arena, real, N * d);
+        real *dlogits = ARENA_ARRAY(pass->arena, real, 2 * N);
+        ops->mix_backward(c, e, dlogits, dy, moe->gates, moe->y_c, moe->y_d, N, d);
+        dy_c = c, dy_d = e;
+        ops->linear_exact_backward(dx, true, moe->mix_weight->grad, moe->mix_bias->grad, dlogits, moe->x,
+                                   moe->mix_weight->data, N, 2, d);
+    }
+    if (continuous) dweights = continuous_send_back(moe, pass, dy_c);
+    if (discrete) discrete_send_back(moe, pass, dy_d);
+    if (continuous) path_experts_back(moe, &moe->continuous, pass);
+    if (discrete) path_experts_back(moe, &moe->discrete, pass);
+    if (continuous) continuous_end_back(moe, pass, dx, dy_c, dweights);
+    if (discrete) discrete_end_back(moe, pass, dx);
     arena_release(pass->arena, mark);
 }
 
@@ -195,10 +268,10 @@ void moe_count(const struct moe *moe, const struct pass *pass, double *load, dou
         for (int64_t e = 0; e < moe->E; ++e) load[e] += (double)plan->counts[e];
         dropped[0] += moe->router.idle ? 0 : (double)(plan->slots - plan->sent);
         dropped[1] += (double)plan->slots;
-        *hash += routes_hash(moe->router.experts, first, N, moe->router.K);
+        *hash += routes_hash(moe->router.seen, first, N, moe->router.K);
     }
     if (moe->mode == MOE_CONTINUOUS) return;
     for (int64_t e = 0; e < moe->E; ++e) load[e] += (double)moe->discrete.plan.counts[e];
-    for (int64_t n = 0; n < N; ++n) usage[moe->quantizer.codes[n]]++;
-    *hash += 31 * routes_hash(moe->quantizer.codes, first, N, 1); /* 31: a code is not an expert */
+    for (int64_t n = 0; n < N; ++n) usage[moe->quantizer.seen[n]]++;
+    *hash += 31 * routes_hash(moe->quantizer.seen, first, N, 1); /* 31: a code is not an expert */
 }

@@ -15,6 +15,8 @@
 struct moe_path {
     struct plan plan;
     struct experts_use use;
+    struct flight flight; /* of rows on their way just now */
+    const real *gathered; /* [slots, d] what is sent */
     const real *returned; /* [sent, d] the experts' outputs in send order */
 };
 
@@ -33,6 +35,7 @@ struct moe {
     int64_t d_model, E; /* E 0: no experts, the FFN alone */
     bool discrete_norm;
     struct comm *group; /* expert-parallel */
+    int64_t small_message;
     struct experts experts, ffn;
     struct router router;
     struct quantizer quantizer;
@@ -61,9 +64,9 @@ void moe_backward(struct moe *moe, const struct pass *pass, real *dx, const real
 /* After the update of step `step`: what no gradient moves. Collective over the world. */
 void moe_after_step(struct moe *moe, int64_t step);
 
-/* Choices of the last forward on this rank, added up: load [E] rows per expert over both paths, usage [M] tokens per
- * code (NULL where the layer has no codes), hash of all choices; dropped: slots that found no room, and slots asked
- * for, two numbers. */
+/* Choices of the last forward on this rank, once the device has come past it, added up: load [E] rows per expert over
+ * both paths, usage [M] tokens per code (NULL where the layer has no codes), hash of all choices; dropped: slots that
+ * found no room, and slots asked for, two numbers. */
 void moe_count(const struct moe *moe, const struct pass *pass, double *load, double *usage, double *dropped,
                uint64_t *hash);
 

@@ -61,11 +61,15 @@ real *quantizer_normalize(const struct pass *pass, real **norms, const real *in,
 
 static void choose(struct quantizer *q, const struct pass *pass, struct routes *routes, const real *x, int64_t N) {
     struct arena_mark mark = arena_mark(pass->arena);
-    real *scores = ARENA_ARRAY(pass->arena, real, N * q->M);
-    ops->nearest_code(q->codes, scores, q->key_z, q->key_v, N, q->M, q->width);
+    bool collects = pass->train && q->kind->collect, wanted = (routes && routes->replay) || collects;
+    real *scores = wanted ? ARENA_ARRAY(pass->arena, real, N * q->M) : NULL;
+    ops->nearest_code(q->codes, scores, q->key_z, q->key_v, pass->arena, N, q->M, q->width);
     routes_apply(routes, ROUTE_CODES, q->layer, q->codes, scores, N, 1, q->M);
-    if (pass->train && q->kind->collect) q->kind->collect(q, pass, scores, x, N);
+    if (collects) q->kind->collect(q, pass, scores, x, N);
     arena_release(pass->arena, mark);
+    int32_t *seen = ARENA_ARRAY(pass->host, int32_t, N);
+    device->fetch(seen, q->codes, (size_t)N * sizeof *seen);
+    q->seen = seen;
 }
 
 /* full: the code itself; blend: (1 - c) x + c (v - x), the published odd form. */
@@ -82,9 +86,12 @@ real *quantizer_forward(struct quantizer *q, const struct pass *pass, struct rou
     choose(q, pass, routes, x, N);
     ops->quantize(zq, q->z, q->v, q->codes, full ? 0 : 1 - 2 * q->contribution, full ? 1 : q->contribution, N,
                   q->width);
-    double error = pass->train ? ops->code_error(q->z, q->v, q->codes, N, q->width) : 0;
-    q->vq_loss = (q->kind->codes_lose + q->beta) * error / (double)(pass->tokens_global * q->width);
+    if (pass->train) ops->code_error(pass_sum(pass, q->layer, SUM_VQ), q->z, q->v, q->codes, N, q->width);
     return q->kind->lift ? q->kind->lift(q, pass, zq, N) : zq;
+}
+
+double quantizer_loss(const struct quantizer *q, const struct pass *pass, double sum) {
+    return (q->kind->codes_lose + q->beta) * sum / (double)(pass->tokens_global * q->width);
 }
 
 void quantizer_backward(struct quantizer *q, const struct pass *pass, real *dx, const real *dxq, const real *x,
@@ -102,6 +109,7 @@ void quantizer_backward(struct quantizer *q, const struct pass *pass, real *dx, 
     }
     const real *dzq = q->kind->lift ? q->kind->lift_backward(q, pass, dxq, N) : dxq;
     ops->add_scaled(dz, dzq, through, N * q->width);
-    ops->code_error_backward(dz, dv, q->z, q->v, q->codes, q->beta * scale, q->kind->codes_lose * scale, N, q->width);
+    ops->code_error_backward(dz, dv, q->z, q->v, q->codes, q->beta * scale, q->kind->codes_lose * scale, pass->arena, N,
+                             q->M, q->width);
     if (q->kind->backward) q->kind->backward(q, pass, dx, dz, dv, x, N);
 }

@@ -47,18 +47,18 @@ struct quantizer {
     struct param *table; /* [M, width] the codes; trained, or state */
     void *own;           /* of the kind, from calloc or NULL */
 
-    /* Of this pass, in its arena: kept for the backward. */
+    /* Of this pass, in its arena (device memory): kept for the backward. */
     const real *v, *z;         /* [M, width] codes in use, [N, width] features */
     const real *key_v, *key_z; /* the same, for the choice */
     int32_t *codes;            /* [N] */
-    double vq_loss;            /* this rank's part of L_vq, before alpha */
+    const int32_t *seen;       /* host [N] the codes, once the device has come past them */
 };
 
 /* STATUS_CONFIG for an unknown kind, and for `blend` where it has no meaning: says which there are. */
 enum status quantizer_init(struct quantizer *quantizer, struct params *params, const struct config *config, int layer,
                            struct comm *world);
 void quantizer_free(struct quantizer *quantizer);
-/* Returns xq [N, d] in the arena. */
+/* Returns xq [N, d] in the arena; while training SUM_VQ: this rank's sum of squared errors. */
 real *quantizer_forward(struct quantizer *quantizer, const struct pass *pass, struct routes *routes, const real *x,
                         int64_t N);
 /* dx [N, d] adds: from dxq through the straight-through estimator, and from L_vq; parameters' gradients add. */
@@ -71,6 +71,9 @@ void quantizer_add_codes(struct quantizer *quantizer, struct params *params, con
 /* out [N, D] = in / max(norm, 1e-12), in the arena; norms [N] too, for the backward */
 real *quantizer_normalize(const struct pass *pass, real **norms, const real *in, int64_t N, int64_t D);
 extern const double quantizer_norm_floor;
+
+/* What L_vq is, this rank's part and before alpha, from SUM_VQ. */
+double quantizer_loss(const struct quantizer *quantizer, const struct pass *pass, double sum);
 
 /* All there are: NAME stands for `const struct quantizer_kind quantizer_NAME` in quantizer_NAME.c. */
 #define QUANTIZER_KINDS(X) X(vq) X(cosine) X(factorized) X(ema) X(frozen_linear) X(online_clustered)

@@ -23,7 +23,7 @@ static void init(struct quantizer *q, struct params *params, const struct config
 static void prepare(struct quantizer *q, const struct pass *pass, const real *x, int64_t N) {
     struct factorized *own = q->own;
     real *z = ARENA_ARRAY(pass->arena, real, N * q->width);
-    ops->linear_forward(z, x, own->down->data, NULL, N, q->width, q->d_model);
+    ops->linear_exact_forward(z, x, own->down->data, NULL, N, q->width, q->d_model);
     q->z = quantizer_normalize(pass, &own->z_norms, z, N, q->width);
     q->v = quantizer_normalize(pass, &own->v_norms, q->table->data, q->M, q->width);
 }
@@ -32,14 +32,14 @@ static real *lift(struct quantizer *q, const struct pass *pass, const real *zq, 
     struct factorized *own = q->own;
     real *xq = ARENA_ARRAY(pass->arena, real, N * q->d_model);
     own->zq = zq;
-    ops->linear_forward(xq, zq, own->up->data, NULL, N, q->d_model, q->width);
+    ops->linear_exact_forward(xq, zq, own->up->data, NULL, N, q->d_model, q->width);
     return xq;
 }
 
 static real *lift_backward(struct quantizer *q, const struct pass *pass, const real *dxq, int64_t N) {
     struct factorized *own = q->own;
     real *dzq = ARENA_ARRAY(pass->arena, real, N * q->width);
-    ops->linear_backward(dzq, false, own->up->grad, NULL, dxq, own->zq, own->up->data, N, q->d_model, q->width);
+    ops->linear_exact_backward(dzq, false, own->up->grad, NULL, dxq, own->zq, own->up->data, N, q->d_model, q->width);
     return dzq;
 }
 
@@ -50,7 +50,7 @@ static void backward(struct quantizer *q, const struct pass *pass, real *dx, con
     ops->fill(dfeature, 0, N * q->width);
     ops->normalize_rows_backward(dfeature, dz, q->z, own->z_norms, quantizer_norm_floor, N, q->width);
     ops->normalize_rows_backward(q->table->grad, dv, q->v, own->v_norms, quantizer_norm_floor, q->M, q->width);
-    ops->linear_backward(dx, true, own->down->grad, NULL, dfeature, x, own->down->data, N, q->width, q->d_model);
+    ops->linear_exact_backward(dx, true, own->down->grad, NULL, dfeature, x, own->down->data, N, q->width, q->d_model);
 }
 
 const struct quantizer_kind quantizer_factorized = {

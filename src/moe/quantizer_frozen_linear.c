@@ -25,7 +25,7 @@ static void prepare(struct quantizer *q, const struct pass *pass, const real *x,
     (void)x, (void)N;
     struct frozen_linear *own = q->own;
     real *v = ARENA_ARRAY(pass->arena, real, q->M * q->width);
-    ops->linear_forward(v, own->basis->data, own->weight->data, own->bias->data, q->M, q->width, q->width);
+    ops->linear_exact_forward(v, own->basis->data, own->weight->data, own->bias->data, q->M, q->width, q->width);
     q->v = v;
 }
 
@@ -33,8 +33,8 @@ static void backward(struct quantizer *q, const struct pass *pass, real *dx, con
                      const real *x, int64_t N) {
     (void)pass, (void)dx, (void)dz, (void)x, (void)N;
     struct frozen_linear *own = q->own;
-    ops->linear_backward(NULL, false, own->weight->grad, own->bias->grad, dv, own->basis->data, own->weight->data, q->M,
-                         q->width, q->width);
+    ops->linear_exact_backward(NULL, false, own->weight->grad, own->bias->grad, dv, own->basis->data, own->weight->data,
+                               q->M, q->width, q->width);
 }
 
 const struct quantizer_kind quantizer_frozen_linear = {

@@ -10,31 +10,39 @@
 
 struct online {
     struct param *usage; /* state u [M] */
-    double *used;        /* [M] tokens of this step */
-    double *best;        /* [M] the largest cos + noise so far in this step, and the token it belongs to */
-    int64_t *token;      /* [M] */
-    double *anchor;      /* [M, d] */
     int64_t tokens;      /* of the step */
+    /* Device memory, of this step: */
+    double *used;   /* [M] tokens */
+    double *best;   /* [M] the largest cos + noise so far, and the token it belongs to */
+    int64_t *token; /* [M] */
+    double *anchor; /* [M, d] */
 };
+
+/* Of M rows of a double or an int64_t each. */
+static size_t bytes_of(const struct quantizer *q, int64_t columns) { return (size_t)(q->M * columns) * sizeof(double); }
 
 static void forget_step(struct quantizer *q) {
     struct online *own = q->own;
-    memset(own->used, 0, (size_t)q->M * sizeof *own->used);
-    memset(own->anchor, 0, (size_t)(q->M * q->width) * sizeof *own->anchor);
+    double *best = device_edit(own->best, bytes_of(q, 1));
+    int64_t *token = device_edit(own->token, bytes_of(q, 1));
     for (int64_t k = 0; k < q->M; ++k) {
-        own->best[k] = -INFINITY;
-        own->token[k] = INT64_MAX;
+        best[k] = -INFINITY;
+        token[k] = INT64_MAX;
     }
+    device_edit_close(best, own->best, bytes_of(q, 1));
+    device_edit_close(token, own->token, bytes_of(q, 1));
+    device->set(own->used, 0, bytes_of(q, 1));
+    device->set(own->anchor, 0, bytes_of(q, q->width));
 }
 
 static void init(struct quantizer *q, struct params *params, const struct config *config) {
+    static const char what[] = "quantizer.kind: online_clustered";
     struct online *own = q->own = calloc(1, sizeof *own);
     if (!own) FATAL("out of memory");
-    own->used = calloc((size_t)q->M, sizeof *own->used);
-    own->best = calloc((size_t)q->M, sizeof *own->best);
-    own->token = calloc((size_t)q->M, sizeof *own->token);
-    own->anchor = calloc((size_t)(q->M * q->width), sizeof *own->anchor);
-    if (!own->used || !own->best || !own->token || !own->anchor) FATAL("out of memory");
+    own->used = device_zeros(bytes_of(q, 1), what);
+    own->best = device_zeros(bytes_of(q, 1), what);
+    own->token = device_zeros(bytes_of(q, 1), what);
+    own->anchor = device_zeros(bytes_of(q, q->width), what);
     forget_step(q);
     quantizer_add_codes(q, params, config, PLACE_REPLICATED);
     own->usage = params_add(params, q->layer, "quantizer.usage", PLACE_STATE, INITIAL_ZERO, 1, &q->M);
@@ -49,72 +57,64 @@ static void prepare(struct quantizer *q, const struct pass *pass, const real *x,
 /* Scores are |v|^2 - 2 x . v of unit vectors. */
 static void collect(struct quantizer *q, const struct pass *pass, const real *scores, const real *x, int64_t N) {
     struct online *own = q->own;
-    int64_t d = q->width, M = q->M, first = pass_token_first(pass);
     struct rng_place place = rng_place(pass->seed, pass->step, RNG_ANCHOR, q->layer, 0);
-    double *squares = ARENA_ARRAY(pass->arena, double, M);
-    for (int64_t k = 0; k < M; ++k) {
-        squares[k] = 0;
-        for (int64_t i = 0; i < d; ++i) squares[k] += (double)q->key_v[k * d + i] * q->key_v[k * d + i];
-    }
     own->tokens = pass->tokens_global;
-    for (int64_t n = 0; n < N; ++n) own->used[q->codes[n]]++;
-#pragma omp parallel for schedule(static)
-    for (int64_t quad = 0; quad < (M + 3) / 4; ++quad)
-        for (int64_t n = 0; n < N; ++n) {
-            uint32_t words[4];
-            rng_words(words, place, (uint32_t)(first + n), (uint32_t)quad);
-            for (int64_t k = 4 * quad; k < M && k < 4 * quad + 4; ++k) {
-                double gumbel = -log(-log(rng_uniform(words[k & 3])));
-                double value = (squares[k] - scores[n * M + k]) / 2 + gumbel;
-                if (value <= own->best[k]) continue;
-                own->best[k] = value;
-                own->token[k] = first + n;
-                for (int64_t i = 0; i < d; ++i) own->anchor[k * d + i] = x[n * d + i];
-            }
-        }
+    ops->code_sums(own->used, NULL, x, q->codes, N, q->M, q->width);
+    ops->anchor_search(own->best, own->token, own->anchor, scores, q->key_v, x, place, pass_token_first(pass), N, q->M,
+                       q->width);
 }
 
 /* Every rank ends up with the anchors of the whole step: the largest value, of equal ones the lowest token's. */
-static void agree_on_anchors(struct quantizer *q) {
+static void agree_on_anchors(struct quantizer *q, double *anchor) {
     struct online *own = q->own;
     int64_t M = q->M, d = q->width;
-    double *mine = malloc((size_t)M * sizeof *mine);
-    int64_t *token = malloc((size_t)M * sizeof *token);
-    if (!mine || !token) FATAL("out of memory");
-    memcpy(mine, own->best, (size_t)M * sizeof *mine);
-    comm_allreduce(q->world, own->best, M, COMM_DOUBLE, COMM_MAX);
-    for (int64_t k = 0; k < M; ++k) token[k] = mine[k] == own->best[k] ? own->token[k] : INT64_MAX;
+    const double *mine = device_view(own->best, bytes_of(q, 1));
+    const int64_t *my_token = device_view(own->token, bytes_of(q, 1));
+    double *best = malloc(bytes_of(q, 1));
+    int64_t *token = malloc(bytes_of(q, 1));
+    if (!best || !token) FATAL("out of memory");
+    memcpy(best, mine, bytes_of(q, 1));
+    comm_allreduce(q->world, best, M, COMM_DOUBLE, COMM_MAX);
+    for (int64_t k = 0; k < M; ++k) token[k] = mine[k] == best[k] ? my_token[k] : INT64_MAX;
     comm_allreduce(q->world, token, M, COMM_INT64, COMM_MIN);
     for (int64_t k = 0; k < M; ++k)
-        if (token[k] != own->token[k] || mine[k] != own->best[k])
-            memset(own->anchor + k * d, 0, (size_t)d * sizeof *own->anchor);
-    comm_allreduce(q->world, own->anchor, M * d, COMM_DOUBLE, COMM_SUM);
-    free(mine);
+        if (token[k] != my_token[k] || mine[k] != best[k]) memset(anchor + k * d, 0, (size_t)d * sizeof *anchor);
+    comm_allreduce(q->world, anchor, M * d, COMM_DOUBLE, COMM_SUM);
+    device_view_close(mine, own->best);
+    device_view_close(my_token, own->token);
+    free(best);
     free(token);
 }
 
+/* On the host: a few thousand numbers once a step. */
 static void after_step(struct quantizer *q, int64_t step) {
     (void)step;
     struct online *own = q->own;
     int64_t d = q->width;
-    comm_allreduce(q->world, own->used, q->M, COMM_DOUBLE, COMM_SUM);
-    agree_on_anchors(q);
+    size_t usage_bytes = (size_t)q->M * sizeof(real), code_bytes = (size_t)(q->M * d) * sizeof(real);
+    double *used = device_edit(own->used, bytes_of(q, 1)), *anchor = device_edit(own->anchor, bytes_of(q, d));
+    real *usage = device_edit(own->usage->data, usage_bytes), *table = device_edit(q->table->data, code_bytes);
+    comm_allreduce(q->world, used, q->M, COMM_DOUBLE, COMM_SUM);
+    agree_on_anchors(q, anchor);
     for (int64_t k = 0; k < q->M; ++k) {
-        double u = q->decay * own->usage->data[k] + (1 - q->decay) * own->used[k] / (double)own->tokens;
+        double u = q->decay * usage[k] + (1 - q->decay) * used[k] / (double)own->tokens;
         double a = exp(-10 * (double)q->M * u / (1 - q->decay) - 1e-3);
-        own->usage->data[k] = (real)u;
-        for (int64_t i = k * d; i < (k + 1) * d; ++i)
-            q->table->data[i] = (real)(q->table->data[i] * (1 - a) + a * own->anchor[i]);
+        usage[k] = (real)u;
+        for (int64_t i = k * d; i < (k + 1) * d; ++i) table[i] = (real)(table[i] * (1 - a) + a * anchor[i]);
     }
+    device_edit_close(used, own->used, bytes_of(q, 1));
+    device_edit_close(anchor, own->anchor, bytes_of(q, d));
+    device_edit_close(usage, own->usage->data, usage_bytes);
+    device_edit_close(table, q->table->data, code_bytes);
     forget_step(q);
 }
 
 static void free_own(struct quantizer *q) {
     struct online *own = q->own;
-    free(own->used);
-    free(own->best);
-    free(own->token);
-    free(own->anchor);
+    device->release(own->used, bytes_of(q, 1));
+    device->release(own->best, bytes_of(q, 1));
+    device->release(own->token, bytes_of(q, 1));
+    device->release(own->anchor, bytes_of(q, q->width));
 }
 
 const struct quantizer_kind quantizer_online_clustered = {

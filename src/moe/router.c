@@ -72,36 +72,48 @@ static void balance_forward(struct router *router, const struct pass *pass, int6
     int64_t E = router->E, tokens = N;
     double *sums = ARENA_ARRAY(pass->arena, double, 2 * E), *counts = sums + E;
     ops->balance_forward(sums, router->scores, router->kind->tau, N, E);
-    for (int64_t e = 0; e < E; ++e) counts[e] = 0;
-    for (int64_t i = 0; i < N * router->K; ++i) counts[router->experts[i]]++;
+    ops->histogram(counts, router->experts, N * router->K, E);
     if (router->balance_scope == BALANCE_GLOBAL) {
-        comm_allreduce(router->world, sums, 2 * E, COMM_DOUBLE, COMM_SUM);
+        comm_sum_here(router->world, QUEUE_COMPUTE, sums, 2 * E, COMM_DOUBLE);
         tokens = pass->tokens_micro;
     }
     router->coefficient = ARENA_ARRAY(pass->arena, double, E);
-    for (int64_t e = 0; e < E; ++e) {
-        router->coefficient[e] = tokens ? (double)E * counts[e] / (double)(tokens * router->K) : 0;
-        router->balance_loss += router->coefficient[e] * sums[e] / (double)pass->tokens_micro;
-    }
+    ops->balance_loss(pass_sum(pass, router->layer, SUM_BALANCE), router->coefficient, sums, counts,
+                      (double)(tokens * router->K), (double)pass->tokens_micro, E);
 }
 
-/* An expert takes its first slots in the order of the global batch; rows of lower ranks come first. */
+/* An expert takes its first slots in the order of the global batch; rows of lower ranks come first. The counts pass
+ * through the host. */
 static void drop_beyond_capacity(struct router *router, const struct pass *pass, int64_t N) {
-    int64_t E = router->E, K = router->K, slots = pass->tokens_micro * K;
+    int64_t E = router->E, n = N * router->K, slots = pass->tokens_micro * router->K;
     int64_t room = (int64_t)ceil(router->capacity * (double)slots / (double)E);
     struct arena_mark mark = arena_mark(pass->arena);
-    int64_t *taken = ARENA_ARRAY(pass->arena, int64_t, E),
-            *all = ARENA_ARRAY(pass->arena, int64_t, router->world->size * E);
-    memset(taken, 0, (size_t)E * sizeof *taken);
-    for (int64_t i = 0; i < N * K; ++i)
-        if (router->routed[i] >= 0) taken[router->routed[i]]++;
-    comm_allgather(router->world, all, taken, E);
-    memset(taken, 0, (size_t)E * sizeof *taken);
-    for (int r = 0; r < router->world->rank; ++r)
-        for (int64_t e = 0; e < E; ++e) taken[e] += all[r * E + e];
-    for (int64_t i = 0; i < N * K; ++i)
-        if (router->routed[i] >= 0 && taken[router->routed[i]]++ >= room) router->routed[i] = -1;
+    int64_t *order = ARENA_ARRAY(pass->arena, int64_t, n), *place = ARENA_ARRAY(pass->arena, int64_t, n),
+            *counts = ARENA_ARRAY(pass->arena, int64_t, E), *shift_here = ARENA_ARRAY(pass->arena, int64_t, E);
+    int64_t *own = ARENA_ARRAY(pass->host, int64_t, E), *shift = ARENA_ARRAY(pass->host, int64_t, E),
+            *all = ARENA_ARRAY(pass->host, int64_t, router->world->size * E), begin = 0;
+    ops->sort_by_expert(order, place, counts, router->routed, pass->arena, n, E);
+    device->download(own, counts, (size_t)E * sizeof *own);
+    comm_allgather(router->world, all, own, E);
+    for (int64_t e = 0; e < E; begin += own[e++]) {
+        shift[e] = -begin; /* a place becomes a number within its expert, counted from the lowest rank on */
+        for (int r = 0; r < router->world->rank; ++r) shift[e] += all[r * E + e];
+    }
+    device->upload(shift_here, shift, (size_t)E * sizeof *shift);
+    ops->drop_beyond(router->routed, place, shift_here, room, n);
     arena_release(pass->arena, mark);
+}
+
+/* The choices, as the host will see them; room for those who are routed. */
+static void keep_choices(struct router *router, const struct pass *pass, int64_t n) {
+    int32_t *seen = ARENA_ARRAY(pass->host, int32_t, n);
+    size_t bytes = (size_t)n * sizeof *seen;
+    device->fetch(seen, router->experts, bytes);
+    router->seen = seen;
+    if (router->idle)
+        device->set(router->routed, 0xFF, bytes); /* -1 */
+    else
+        device->copy(router->routed, router->experts, bytes);
 }
 
 void router_forward(struct router *router, const struct pass *pass, struct routes *routes, const real *x, int64_t N) {
@@ -113,18 +125,14 @@ void router_forward(struct router *router, const struct pass *pass, struct route
     router->choose = NULL;
     router->idle = false;
     router->balances = pass->train && router->kind->tau > 0;
-    router->balance_loss = router->distill_loss = 0;
     router->kind->forward(router, pass, router->scores, x, N);
     if (router->idle) ops->fill(router->scores, 0, N * E);
     const real *choose = router->choose ? router->choose : router->scores;
     ops->top_k(router->experts, choose, N, E, K);
     routes_apply(routes, ROUTE_EXPERTS, router->layer, router->experts, choose, N, K, E);
     ops->route_weights_forward(router->weights, router->scores, router->experts, router->over_all, N, E, K);
-    memcpy(router->routed, router->experts, (size_t)(N * K) * sizeof *router->routed);
-    if (router->idle) {
-        memset(router->routed, -1, (size_t)(N * K) * sizeof *router->routed);
-        ops->fill(router->weights, 0, N * K);
-    }
+    keep_choices(router, pass, N * K);
+    if (router->idle) ops->fill(router->weights, 0, N * K);
     if (router->capacity > 0) drop_beyond_capacity(router, pass, N);
     if (router->balances) balance_forward(router, pass, N);
     if (pass->train && router->kind->chosen) router->kind->chosen(router, pass, N);

@@ -29,9 +29,10 @@ struct router_kind {
     /* Experts of a token in step `step` (outside of training: after as many updates); NULL: router.top_k. At most K_max
      * of struct router, which init may raise. */
     int64_t (*choices)(const struct router *router, int64_t step);
-    /* scores [N, E] from x [N, d]. May set `choose`, `idle`, `balances` and `distill_loss` of this pass. */
+    /* scores [N, E] from x [N, d]. May set `choose`, `idle` and `balances` of this pass. */
     void (*forward)(struct router *router, const struct pass *pass, real *scores, const real *x, int64_t N);
-    /* While training, once the experts are chosen; NULL: nothing. */
+    /* While training, once the experts are chosen; may leave SUM_DISTILL, a sum over this rank's tokens.
+     * NULL: nothing. */
     void (*chosen)(struct router *router, const struct pass *pass, int64_t N);
     /* dx [N, d] adds; gradients of its parameters add; NULL: nothing learns */
     void (*backward)(struct router *router, const struct pass *pass, real *dx, const real *dscores, const real *x,
@@ -55,7 +56,7 @@ struct router {
     struct param *weight, *bias; /* [E, d] and [E], as the kind wants them */
     void *own;                   /* of the kind, from calloc or NULL */
 
-    /* Of this pass, in its arena: kept for the backward. */
+    /* Of this pass, in its arena (device memory): kept for the backward. */
     int64_t K;
     bool idle;              /* nobody is routed (a stage before routing) */
     bool balances;          /* there is a balance loss in this pass */
@@ -63,9 +64,8 @@ struct router {
     const real *choose;     /* [N, E] what the choice is made by, where not by the scores; else NULL */
     int32_t *experts;       /* [N, K] the choices */
     int32_t *routed;        /* [N, K] the same, -1 where there was no room */
+    const int32_t *seen;    /* host [N, K] the choices, once the device has come past them */
     double *coefficient;    /* [E] E f_e */
-    double balance_loss;    /* of this micro-batch: of this rank's share where balance_scope is rank */
-    double distill_loss;    /* this rank's part of a mean over the step */
 };
 
 /* The kind of that name; NULL, and STATUS_CONFIG's message, where there is none. */
@@ -76,7 +76,8 @@ enum status router_init(struct router *router, struct params *params, const stru
 void router_free(struct router *router);
 /* Experts of a token in this step. */
 int64_t router_choices(const struct router *router, int64_t step);
-/* Fills scores, experts, routed, weights; the losses while training. Collective over the world while training, and
+/* Fills scores, experts, routed, weights; while training SUM_BALANCE: of this micro-batch, or of this rank's share
+ * where balance_scope is rank. Collective over the world while training, and
  * always where there is a capacity. */
 void router_forward(struct router *router, const struct pass *pass, struct routes *routes, const real *x, int64_t N);
 /* From dweights [N, K], and the router's own losses; dx [N, d] adds. */

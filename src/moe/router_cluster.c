@@ -14,6 +14,7 @@ struct cluster {
     struct param *clusters, *centroids, *fitted; /* [C, d] learned; state [C, d] and [1] */
     double *sampled;                             /* [samples, d] of the step that fits; else NULL */
     int32_t *of_token;                           /* [N] */
+    bool is_fitted;
 };
 
 static void init(struct router *router, struct params *params, const struct config *config) {
@@ -38,27 +39,37 @@ static void sample(struct router *router, const struct pass *pass, const real *x
     struct rng_place place = rng_place(pass->seed, pass->step, RNG_CLUSTER_SAMPLE, router->layer, 0);
     if (!own->sampled) own->sampled = calloc((size_t)(own->samples * d), sizeof *own->sampled);
     if (!own->sampled) FATAL("out of memory: %lld samples of k-means", (long long)own->samples);
+    const real *rows = device_view(x, (size_t)(N * d) * sizeof *x);
     for (int64_t j = 0; j < own->samples; ++j) {
         uint32_t words[4];
         rng_words(words, place, (uint32_t)j, 0);
         int64_t n = words[0] % pass->tokens_global - first;
-        for (int64_t i = 0; i < d && n >= 0 && n < N; ++i) own->sampled[j * d + i] = x[n * d + i];
+        for (int64_t i = 0; i < d && n >= 0 && n < N; ++i) own->sampled[j * d + i] = rows[n * d + i];
     }
+    device_view_close(rows, x);
+}
+
+/* Asked until it is: the one number that the host remembers of the state. */
+static bool is_fitted(struct cluster *own) {
+    if (own->is_fitted) return true;
+    real fitted;
+    device->download(&fitted, own->fitted->data, sizeof fitted);
+    return own->is_fitted = fitted != 0;
 }
 
 static void forward(struct router *router, const struct pass *pass, real *scores, const real *x, int64_t N) {
     struct cluster *own = router->own;
     int64_t d = router->d_model, E = router->E;
-    if (own->fitted->data[0] == 0) {
+    if (!is_fitted(own)) {
         router->idle = true;
         if (pass->train && pass->step + 1 >= config_switch_step(router->config)) sample(router, pass, x, N);
         return;
     }
     own->of_token = ARENA_ARRAY(pass->arena, int32_t, N);
     struct arena_mark mark = arena_mark(pass->arena);
-    real *distance = ARENA_ARRAY(pass->arena, real, N * own->C), *table = ARENA_ARRAY(pass->arena, real, own->C * E);
-    ops->nearest_code(own->of_token, distance, x, own->centroids->data, N, own->C, d);
-    ops->linear_forward(table, own->clusters->data, router->weight->data, router->bias->data, own->C, E, d);
+    real *table = ARENA_ARRAY(pass->arena, real, own->C * E);
+    ops->nearest_code(own->of_token, NULL, x, own->centroids->data, pass->arena, N, own->C, d);
+    ops->linear_exact_forward(table, own->clusters->data, router->weight->data, router->bias->data, own->C, E, d);
     ops->embedding_forward(scores, table, own->of_token, 1 / own->tau, N, E); /* each token has its cluster's row */
     arena_release(pass->arena, mark);
 }
@@ -71,24 +82,27 @@ static void backward(struct router *router, const struct pass *pass, real *dx, c
     int64_t d = router->d_model, E = router->E;
     real *dtable = ARENA_ARRAY(pass->arena, real, own->C * E), *dclusters = ARENA_ARRAY(pass->arena, real, own->C * d);
     ops->fill(dtable, 0, own->C * E);
-    ops->embedding_backward(dtable, dscores, own->of_token, 1 / own->tau, N, E);
-    ops->linear_backward(dclusters, false, router->weight->grad, router->bias->grad, dtable, own->clusters->data,
-                         router->weight->data, own->C, E, d);
+    ops->embedding_backward(dtable, dscores, own->of_token, 1 / own->tau, pass->arena, N, own->C, E);
+    ops->linear_exact_backward(dclusters, false, router->weight->grad, router->bias->grad, dtable, own->clusters->data,
+                               router->weight->data, own->C, E, d);
     ops->add(own->clusters->grad, own->clusters->grad, dclusters, own->C * d);
 }
 
 static void after_step(struct router *router, int64_t step) {
     struct cluster *own = router->own;
-    if (own->fitted->data[0] != 0 || step + 1 < config_switch_step(router->config)) return;
+    if (is_fitted(own) || step + 1 < config_switch_step(router->config)) return;
     int64_t d = router->d_model, size = own->C * d;
     double *centroids = malloc((size_t)size * sizeof *centroids);
+    real *fitted = malloc((size_t)size * sizeof *fitted), one = 1;
     CHECK(own->sampled);
-    if (!centroids) FATAL("out of memory");
+    if (!centroids || !fitted) FATAL("out of memory");
     comm_allreduce(router->world, own->sampled, own->samples * d, COMM_DOUBLE, COMM_SUM);
     kmeans(centroids, own->sampled, own->samples, own->C, d,
            rng_place((uint64_t)router->config->run.seed, step, RNG_CLUSTER_START, router->layer, 0));
-    for (int64_t i = 0; i < size; ++i) own->centroids->data[i] = (real)centroids[i];
-    own->fitted->data[0] = 1;
+    for (int64_t i = 0; i < size; ++i) fitted[i] = (real)centroids[i];
+    device->upload(own->centroids->data, fitted, (size_t)size * sizeof *fitted);
+    device->upload(own->fitted->data, &one, sizeof one);
+    free(fitted);
     free(centroids);
     free(own->sampled);
     own->sampled = NULL;

@@ -1,5 +1,4 @@
 /* e = splitmix64(id ^ seed ^ layer 0x9E37...) mod E: hash layers (arXiv 2106.04426). Nothing is learned. */
-#include "base/hash.h"
 #include "base/log.h"
 #include "moe/router.h"
 
@@ -12,9 +11,7 @@ static void forward(struct router *router, const struct pass *pass, real *scores
     (void)x;
     CHECK(pass->ids); /* a model without symbols has nothing to hash */
     uint64_t salt = (uint64_t)router->config->run.seed ^ (uint64_t)router->layer * 0x9E3779B97F4A7C15u;
-    ops->fill(scores, 0, N * router->E);
-    for (int64_t n = 0; n < N; ++n)
-        scores[n * router->E + (int64_t)(hash_splitmix64((uint64_t)pass->ids[n] ^ salt) % (uint64_t)router->E)] = 1;
+    ops->hash_scores(scores, pass->ids, salt, N, router->E);
 }
 
 const struct router_kind router_hash = {.name = "hash", .one = true, .init = init, .forward = forward};

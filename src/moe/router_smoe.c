@@ -10,14 +10,14 @@ static void init(struct router *router, struct params *params, const struct conf
 
 void router_linear_forward(struct router *router, const struct pass *pass, real *scores, const real *x, int64_t N) {
     (void)pass;
-    ops->linear_forward(scores, x, router->weight->data, router->bias->data, N, router->E, router->d_model);
+    ops->linear_exact_forward(scores, x, router->weight->data, router->bias->data, N, router->E, router->d_model);
 }
 
 void router_linear_backward(struct router *router, const struct pass *pass, real *dx, const real *dscores,
                             const real *x, int64_t N) {
     (void)pass;
-    ops->linear_backward(dx, true, router->weight->grad, router->bias->grad, dscores, x, router->weight->data, N,
-                         router->E, router->d_model);
+    ops->linear_exact_backward(dx, true, router->weight->grad, router->bias->grad, dscores, x, router->weight->data, N,
+                               router->E, router->d_model);
 }
 
 const struct router_kind router_smoe = {

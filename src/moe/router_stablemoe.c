@@ -35,14 +35,14 @@ void router_cosine_forward(struct router *router, const struct pass *pass, struc
     cosine->unit = ARENA_ARRAY(pass->arena, real, router->E * D);
     cosine->norms = ARENA_ARRAY(pass->arena, real, router->E);
     ops->normalize_rows_forward(cosine->unit, cosine->norms, router->weight->data, norm_floor, router->E, D);
-    ops->linear_forward(scores, x, cosine->unit, NULL, N, router->E, D);
+    ops->linear_exact_forward(scores, x, cosine->unit, NULL, N, router->E, D);
 }
 
 void router_cosine_backward(struct router *router, const struct pass *pass, const struct router_cosine *cosine,
                             bool add, real *dx, const real *dscores, const real *x, int64_t N, int64_t D) {
     real *dunit = ARENA_ARRAY(pass->arena, real, router->E * D);
     ops->fill(dunit, 0, router->E * D);
-    ops->linear_backward(dx, add, dunit, NULL, dscores, x, cosine->unit, N, router->E, D);
+    ops->linear_exact_backward(dx, add, dunit, NULL, dscores, x, cosine->unit, N, router->E, D);
     ops->normalize_rows_backward(router->weight->grad, dunit, cosine->unit, cosine->norms, norm_floor, router->E, D);
 }
 
@@ -58,7 +58,7 @@ static void forward(struct router *router, const struct pass *pass, real *scores
     own->features = ARENA_ARRAY(pass->arena, real, N * LIGHT);
     own->logits = ARENA_ARRAY(pass->arena, real, N * router->E);
     ops->embedding_forward(own->features, own->embedding->data, pass->ids, 1, N, LIGHT);
-    ops->linear_forward(own->logits, own->features, own->centroids->data, NULL, N, router->E, LIGHT);
+    ops->linear_exact_forward(own->logits, own->features, own->centroids->data, NULL, N, router->E, LIGHT);
     if (!second) return;
     router->choose = own->logits;
     router->balances = false;
@@ -70,9 +70,9 @@ static void chosen(struct router *router, const struct pass *pass, int64_t N) {
     real *losses = ARENA_ARRAY(pass->arena, real, N);
     own->lse = ARENA_ARRAY(pass->arena, real, N);
     own->targets = ARENA_ARRAY(pass->arena, int32_t, N);
-    for (int64_t n = 0; n < N; ++n) own->targets[n] = router->experts[n * router->K];
+    ops->take_column(own->targets, router->experts, N, router->K);
     ops->cross_entropy_forward(losses, own->lse, own->logits, own->targets, N, router->E);
-    router->distill_loss = ops->sum(losses, N) / (double)pass->tokens_global;
+    ops->sum(pass_sum(pass, router->layer, SUM_DISTILL), losses, N);
 }
 
 static void backward(struct router *router, const struct pass *pass, real *dx, const real *dscores, const real *x,
@@ -83,9 +83,9 @@ static void backward(struct router *router, const struct pass *pass, real *dx, c
     real *dfeatures = ARENA_ARRAY(pass->arena, real, N * LIGHT);
     ops->cross_entropy_backward(own->logits, own->logits, own->lse, own->targets, 1 / (double)pass->tokens_global, N,
                                 router->E);
-    ops->linear_backward(dfeatures, false, own->centroids->grad, NULL, own->logits, own->features, own->centroids->data,
-                         N, router->E, LIGHT);
-    ops->embedding_backward(own->embedding->grad, dfeatures, pass->ids, 1, N, LIGHT);
+    ops->linear_exact_backward(dfeatures, false, own->centroids->grad, NULL, own->logits, own->features,
+                               own->centroids->data, N, router->E, LIGHT);
+    ops->embedding_backward(own->embedding->grad, dfeatures, pass->ids, 1, pass->arena, N, router->V, LIGHT);
 }
 
 const struct router_kind router_stablemoe = {

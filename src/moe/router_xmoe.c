@@ -33,7 +33,7 @@ static void forward(struct router *router, const struct pass *pass, real *scores
         ops->add_scaled(m, m, 0.5, router->E * REDUCED); /* m + m / 2 */
     }
     own->reduced = ARENA_ARRAY(pass->arena, real, N * REDUCED);
-    ops->linear_forward(own->reduced, x, own->reduction->data, NULL, N, REDUCED, router->d_model);
+    ops->linear_exact_forward(own->reduced, x, own->reduction->data, NULL, N, REDUCED, router->d_model);
     router_cosine_forward(router, pass, &own->cosine, scores, own->reduced, N, REDUCED);
 }
 
@@ -42,8 +42,8 @@ static void backward(struct router *router, const struct pass *pass, real *dx, c
     struct xmoe *own = router->own;
     real *dreduced = ARENA_ARRAY(pass->arena, real, N * REDUCED);
     router_cosine_backward(router, pass, &own->cosine, false, dreduced, dscores, own->reduced, N, REDUCED);
-    ops->linear_backward(dx, true, own->reduction->grad, NULL, dreduced, x, own->reduction->data, N, REDUCED,
-                         router->d_model);
+    ops->linear_exact_backward(dx, true, own->reduction->grad, NULL, dreduced, x, own->reduction->data, N, REDUCED,
+                               router->d_model);
 }
 
 const struct router_kind router_xmoe = {

@@ -61,9 +61,8 @@ static void project_backward(const struct attention *a, const struct pass *pass,
                   dcontext, a->d_model);
         return;
     }
-    for (int64_t b = 0; b < pass->rows; ++b)
-        ops->gemm(false, false, wanted, a->d_model, width, 1, dout + (b * a->S + skip) * width, width, weight->data,
-                  a->d_model, 1, dcontext + b * wanted * a->d_model, a->d_model);
+    ops->gemm_batched(false, false, wanted, a->d_model, width, 1, dout + skip * width, width, a->S * width,
+                      weight->data, a->d_model, 0, 1, dcontext, a->d_model, wanted * a->d_model, pass->rows);
 }
 
 void attention_backward(struct attention *a, const struct pass *pass, real *din, real *dcontext, int64_t wanted,

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/device.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "nn/initial.h"
@@ -30,12 +31,23 @@ struct param *params_add(struct params *params, int layer, const char *name, enu
     return param;
 }
 
+static size_t bytes_of(int64_t n) { return (size_t)(n ? n : 1) * sizeof(real); }
+
 static real *vector_of(int64_t n) {
-    real *vector = NULL;
-    if (posix_memalign((void **)&vector, 64, (size_t)(n ? n : 1) * sizeof *vector))
-        FATAL("out of memory: %lld parameters of %zu bytes", (long long)n, sizeof *vector);
-    memset(vector, 0, (size_t)n * sizeof *vector);
+    real *vector = device->allocate(bytes_of(n));
+    if (!vector) {
+        size_t left, all;
+        device->memory(&left, &all);
+        FATAL("out of %s memory: %lld parameters here need %zu MiB in each of four vectors (values, gradients, Adam's "
+              "two moments), %zu of %zu MiB are free: use more ranks, or lower model.d_inner or moe.experts",
+              device->name, (long long)n, bytes_of(n) >> 20, left >> 20, all >> 20);
+    }
+    device->set(vector, 0, bytes_of(n));
     return vector;
+}
+
+static void vector_free(real *vector, int64_t n) {
+    if (vector) device->release(vector, bytes_of(n));
 }
 
 void params_allocate(struct params *params, int with_moments) {
@@ -55,6 +67,7 @@ void params_allocate(struct params *params, int with_moments) {
         params->grad = vector_of(params->trained);
         params->m = vector_of(params->trained);
         params->v = vector_of(params->trained);
+        params->update = device_zeros(4 * sizeof *params->update, "the optimizer");
     }
     for (int i = 0; i < params->count; ++i) {
         struct param *param = params->list[i];
@@ -67,7 +80,11 @@ void params_initialise(struct params *params, uint64_t seed) {
     for (int i = 0; i < params->count; ++i) {
         struct param *p = params->list[i];
         int64_t row = p->count ? p->size / p->count : 0;
-        initial_fill(p->data, &p->initial, seed, p->name, p->first * row, p->size, p->shape[0]);
+        real *values = malloc(bytes_of(p->size));
+        if (!values) FATAL("out of memory");
+        initial_fill(values, &p->initial, seed, p->name, p->first * row, p->size, p->shape[0]);
+        device->upload(p->data, values, (size_t)p->size * sizeof *values);
+        free(values);
     }
 }
 
@@ -82,16 +99,20 @@ int64_t params_global_size(const struct params *params) {
 }
 
 uint64_t params_hash(const struct params *params) {
-    uint64_t hash = hash_bytes(params->data, (size_t)params->replicated * sizeof(real), 0);
-    return hash_bytes(params->data + params->trained, (size_t)(params->total - params->trained) * sizeof(real), hash);
+    const real *data = device_view(params->data, bytes_of(params->total));
+    uint64_t hash = hash_bytes(data, (size_t)params->replicated * sizeof *data, 0);
+    hash = hash_bytes(data + params->trained, (size_t)(params->total - params->trained) * sizeof *data, hash);
+    device_view_close(data, params->data);
+    return hash;
 }
 
 void params_free(struct params *params) {
     for (int i = 0; i < params->count; ++i) free(params->list[i]);
     free(params->list);
-    free(params->data);
-    free(params->grad);
-    free(params->m);
-    free(params->v);
+    vector_free(params->data, params->total);
+    vector_free(params->grad, params->trained);
+    vector_free(params->m, params->trained);
+    vector_free(params->v, params->trained);
+    if (params->update) device->release(params->update, 4 * sizeof *params->update);
     *params = (struct params){0};
 }

@@ -37,7 +37,7 @@ struct param {
     int64_t first, count; /* rows of axis 0 held here */
     int64_t size;         /* elements held here */
     int64_t offset;       /* of the first in the four vectors */
-    real *data, *grad;    /* [count, shape[1], ...], inside the vectors; state has no grad */
+    real *data, *grad;    /* [count, shape[1], ...], device memory inside the vectors; state has no grad */
     bool still;           /* the optimizer leaves it alone (a stage of training that is over) */
 };
 
@@ -46,8 +46,9 @@ struct params {
     int count;
     int64_t experts_first, experts_count; /* this rank's block */
     int64_t replicated, trained, total;   /* elements held here: replicated, then experts up to trained, then state */
-    real *data;                           /* [total] */
+    real *data;                           /* [total], device memory, as what follows */
     real *grad, *m, *v;                   /* [trained] each; Adam's moments m and v start at 0 */
+    double *update;                       /* [4] the optimizer's: squares of the gradient (2), scale, norm */
 };
 
 /* Before params_allocate. layer < 0: the name as it is, else "layer.LAYER.NAME". The table owns the result. */

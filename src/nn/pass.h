@@ -6,10 +6,13 @@
 #include <stdint.h>
 
 #include "base/arena.h"
+#include "base/device.h"
 #include "kernels/ops.h"
 
 struct pass {
-    struct arena *arena; /* activations, kept from the forward until the backward is over */
+    struct arena *arena; /* device memory: activations, kept from the forward until the backward is over */
+    struct arena *host;  /* pinned memory of the host: counts, and what is fetched from the device */
+    double *sums;        /* [PASS_SUMS + layers PASS_SUMS], device memory: what losses are made of (pass_sum) */
     bool train;          /* dropout, and everything the backward needs */
     uint64_t seed;
     int64_t step;            /* number of this update; outside of training: updates done */
@@ -17,10 +20,38 @@ struct pass {
     int64_t positions;       /* T of this segment */
     int64_t tokens;          /* rows * positions */
     int64_t tokens_micro;    /* the same over all ranks: one micro-batch */
+    int64_t ranks;           /* that share a micro-batch */
     int64_t tokens_global;   /* over all ranks and micro-batches: what means divide by */
     double dropout, attention_dropout;
-    const int32_t *ids; /* [tokens] the symbols; they live until the backward */
+    const int32_t *ids; /* [tokens] the symbols, device memory; they live until the backward */
 };
+
+/* The memory of passes that follow one another. Zeroed is empty. */
+struct pass_memory {
+    struct arena here, host;
+};
+static inline void pass_memory_reset(struct pass_memory *memory) {
+    memory->host.pinned = true;
+    arena_reset(&memory->here);
+    arena_reset(&memory->host);
+}
+static inline void pass_memory_free(struct pass_memory *memory) {
+    arena_free(&memory->here);
+    arena_free(&memory->host);
+}
+
+/* One number per layer and kind, which an operation leaves and lm_loss reads; layer -1: of the model. */
+enum pass_sum { SUM_TASK = 0, SUM_VQ = 0, SUM_BALANCE, SUM_DISTILL, PASS_SUMS };
+static inline double *pass_sum(const struct pass *pass, int layer, enum pass_sum kind) {
+    return pass->sums + (layer + 1) * PASS_SUMS + (int)kind;
+}
+
+/* A copy of the host's integers in the device's memory, in the pass's arena. */
+static inline const int32_t *pass_upload(const struct pass *pass, const int32_t *host, int64_t n) {
+    int32_t *here = ARENA_ARRAY(pass->arena, int32_t, n);
+    device->upload(here, host, (size_t)n * sizeof *here);
+    return here;
+}
 
 /* What a mean over this micro-batch counts for in the mean over the step. */
 static inline double pass_share(const struct pass *pass) {

@@ -11,6 +11,21 @@
 
 static const enum h5type real_type = sizeof(real) == sizeof(double) ? H5T_FLOAT64 : H5T_FLOAT32;
 
+enum status checkpoint_write_array(struct h5file *file, const char *name, const struct param *p, const real *at) {
+    const real *values = device_view(at, (size_t)p->size * sizeof *at);
+    enum status status = h5file_write(file, name, real_type, p->rank, p->shape, p->first, p->count, values);
+    device_view_close(values, at);
+    return status;
+}
+
+static enum status read_array(struct h5file *file, const char *name, const struct param *p, real *at) {
+    size_t bytes = (size_t)p->size * sizeof *at;
+    real *values = device_edit(at, bytes);
+    enum status status = h5file_read(file, name, real_type, p->rank, p->shape, p->first, p->count, values);
+    device_edit_close(values, at, bytes);
+    return status;
+}
+
 enum status checkpoint_write_arrays(struct h5file *file, const char *group, const struct params *params, bool state,
                                     const real *vector) {
     for (int i = 0; i < params->count; ++i) {
@@ -18,7 +33,7 @@ enum status checkpoint_write_arrays(struct h5file *file, const char *group, cons
         char name[H5_MAX_NAME];
         if ((p->placement == PLACE_STATE) != state) continue;
         snprintf(name, sizeof name, "%s/%s", group, p->name);
-        TRY(h5file_write(file, name, real_type, p->rank, p->shape, p->first, p->count, vector + p->offset));
+        TRY(checkpoint_write_array(file, name, p, vector + p->offset));
     }
     return STATUS_OK;
 }
@@ -30,7 +45,7 @@ enum status checkpoint_read_arrays(struct h5file *file, const char *group, const
         char name[H5_MAX_NAME];
         if ((p->placement == PLACE_STATE) != state) continue;
         snprintf(name, sizeof name, "%s/%s", group, p->name);
-        TRY(h5file_read(file, name, real_type, p->rank, p->shape, p->first, p->count, vector + p->offset));
+        TRY(read_array(file, name, p, vector + p->offset));
     }
     return STATUS_OK;
 }
@@ -40,7 +55,11 @@ static void pack(const struct lm_memory *m, int64_t layer, const struct micro_ba
     for (int64_t b = 0; b < micro->rows; ++b) {
         real *row = m->data + (layer * m->rows + micro->local + b) * m->capacity * m->d_model;
         real *there = packed + b * m->length * m->d_model;
-        memcpy(back ? row : there, back ? there : row, (size_t)(m->length * m->d_model) * sizeof *row);
+        size_t bytes = (size_t)(m->length * m->d_model) * sizeof *row;
+        if (back)
+            device->upload(row, there, bytes);
+        else
+            device->download(there, row, bytes);
     }
 }
 
@@ -233,7 +252,8 @@ static enum status read_config(struct h5file *file, const char *path, struct con
     TRY(read_vocabulary(file, path, bytes, V));
     TRY(h5file_read_text(file, "configuration", &json));
     /* How the writer was laid out is nothing to the reader. */
-    const char *own[] = {"parallel.expert=auto", "parallel.threads=auto", "parallel.comm=auto", "device=auto"};
+    const char *own[] = {"parallel.expert=auto", "parallel.threads=auto", "parallel.comm=auto",
+                         "parallel.share_gpus=false", "device=auto"};
     enum { OWN = sizeof own / sizeof *own };
     const char **all = malloc((size_t)(OWN + n_overrides) * sizeof *all);
     if (!all) FATAL("out of memory");
@@ -282,7 +302,7 @@ static enum status take(struct h5file *file, const struct params *params, const 
     for (int i = 0; i < params->count && p->placement == PLACE_STATE && *taken; ++i)
         if (params->list[i]->placement == PLACE_STATE && !strncmp(params->list[i]->name, p->name, owner))
             TRY(find(file, params->list[i], other, taken));
-    return *taken ? h5file_read(file, name, real_type, p->rank, p->shape, p->first, p->count, p->data) : STATUS_OK;
+    return *taken ? read_array(file, name, p, p->data) : STATUS_OK;
 }
 
 static enum status init_from(struct h5file *file, const char *path, struct lm *lm, const struct text *text) {

@@ -41,6 +41,7 @@ enum status checkpoint_init_from(const char *path, struct lm *lm, const struct t
 
 /* The same for an open file and any group of it: used by step files too. Of what is trained (or of the state) one array
  * each, from or to a vector laid out as the parameter table is. */
+enum status checkpoint_write_array(struct h5file *file, const char *name, const struct param *p, const real *at);
 enum status checkpoint_write_arrays(struct h5file *file, const char *group, const struct params *params, bool state,
                                     const real *vector);
 enum status checkpoint_read_arrays(struct h5file *file, const char *group, const struct params *params, bool state,

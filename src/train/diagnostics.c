@@ -169,8 +169,8 @@ static void gather_choices(struct diagnostics *d, const struct pass *pass) {
         const struct moe *moe = &d->lm->blocks[i].moe;
         int64_t *experts = d->experts + i * d->tokens + first, *chosen = d->chosen + i * d->tokens + first;
         for (int64_t n = 0; n < pass->tokens; ++n) {
-            if (d->routes) experts[n] = moe->router.experts[n * moe->router.K];
-            if (d->codes) chosen[n] = moe->quantizer.codes[n];
+            if (d->routes) experts[n] = moe->router.seen[n * moe->router.K];
+            if (d->codes) chosen[n] = moe->quantizer.seen[n];
         }
     }
     comm_allreduce(d->lm->world, d->experts, layers * d->tokens, COMM_INT64, COMM_SUM);
@@ -185,8 +185,9 @@ static real *gather_inputs(const struct diagnostics *d, const struct pass *pass)
     for (int64_t i = 0; i < lm->layers; ++i) {
         real *x = inputs + (is_mine(d, i) ? at++ : mine) * size;
         memset(x, 0, (size_t)size * sizeof *x);
-        ops->copy(x + pass_token_first(pass) * lm->d_model, lm->blocks[i].moe.x, pass->tokens * lm->d_model);
-        comm_allreduce_buckets(lm->world, x, size);
+        device->download(x + pass_token_first(pass) * lm->d_model, lm->blocks[i].moe.x,
+                         (size_t)(pass->tokens * lm->d_model) * sizeof *x);
+        comm_allreduce(lm->world, x, size, COMM_REAL, COMM_SUM);
     }
     return inputs;
 }
@@ -234,23 +235,25 @@ static void measure(const struct diagnostics *d, int64_t layer, const real *x, d
 }
 
 /* Leaves the pass in the arena. */
-void diagnostics_look(struct diagnostics *d, struct arena *arena, int64_t updates, bool of_probe) {
+void diagnostics_look(struct diagnostics *d, struct pass_memory *arenas, int64_t updates, bool of_probe) {
     struct lm *lm = d->lm;
     int64_t T = lm->config->model.segment, first = block_first(d->rows, lm->world->size, lm->world->rank),
             rows = block_count(d->rows, lm->world->size, lm->world->rank);
-    arena_reset(arena);
-    int32_t *ids = ARENA_ARRAY(arena, int32_t, rows * T);
+    pass_memory_reset(arenas);
+    int32_t *ids = ARENA_ARRAY(&arenas->host, int32_t, rows * T);
     for (int64_t n = 0; n < rows * T; ++n) ids[n] = (int32_t)d->symbols[first * T + n];
-    struct pass pass = {.arena = arena,
+    struct pass pass = {.arena = &arenas->here,
+                        .host = &arenas->host,
                         .step = updates,
                         .rows = rows,
                         .row_first = first,
                         .positions = T,
                         .tokens = rows * T,
                         .tokens_micro = d->tokens,
-                        .tokens_global = d->tokens,
-                        .ids = ids};
+                        .tokens_global = d->tokens};
+    pass.ids = pass_upload(&pass, ids, pass.tokens);
     lm_forward(lm, &pass, NULL, NULL, 0, NULL);
+    device_finish_all(); /* the choices are there to see */
     gather_choices(d, &pass);
     if (of_probe) count_probe(d, &pass);
     real *inputs = gather_inputs(d, &pass), *x = inputs;
@@ -278,11 +281,19 @@ static int64_t sample(real *out, const char *name, int64_t size, const real *dat
     return n;
 }
 
+/* The same of device memory. */
+static int64_t sample_here(real *out, const char *name, int64_t size, const real *at, int64_t first, int64_t count) {
+    const real *data = out && count ? device_view(at, (size_t)count * sizeof *at) : at;
+    int64_t n = sample(out, name, size, data, first, count);
+    device_view_close(data, at);
+    return n;
+}
+
 static int64_t sample_param(const struct lm *lm, real *out, const struct param *p) {
     int64_t row = 1;
     for (int axis = 1; axis < p->rank; ++axis) row *= p->shape[axis];
     bool mine = p->placement == PLACE_EXPERT ? lm->replicas->rank == 0 : lm->world->rank == 0;
-    return sample(out, p->name, p->shape[0] * row, p->data, p->first * row, mine ? p->count * row : 0);
+    return sample_here(out, p->name, p->shape[0] * row, p->data, p->first * row, mine ? p->count * row : 0);
 }
 
 enum part { PART_EXPERTS, PART_ROUTER, PART_CODES, PARTS };
@@ -298,7 +309,7 @@ static int64_t sample_part(const struct diagnostics *d, enum part part, int64_t 
     if (part == PART_CODES && d->codes) {
         int64_t size = moe->quantizer.M * moe->quantizer.width;
         snprintf(prefix, sizeof prefix, "layer.%lld.codes", (long long)layer);
-        return sample(out, prefix, size, moe->quantizer.v, 0, lm->world->rank ? 0 : size);
+        return sample_here(out, prefix, size, moe->quantizer.v, 0, lm->world->rank ? 0 : size);
     }
     for (int i = 0; i < lm->params.count && part != PART_CODES; ++i) {
         const struct param *p = lm->params.list[i];
@@ -315,7 +326,7 @@ static real *sample_layers(const struct diagnostics *d, enum part part, int64_t 
     *n = sample_part(d, part, 0, NULL);
     real *all = zeros(layers * *n, sizeof *all);
     for (int64_t i = 0; i < layers; ++i) sample_part(d, part, i, all + i * *n);
-    comm_allreduce_buckets(d->lm->world, all, layers * *n);
+    comm_allreduce(d->lm->world, all, layers * *n, COMM_REAL, COMM_SUM);
     return all;
 }
 
@@ -370,11 +381,11 @@ static void swap(int64_t **a, int64_t **b) {
     *b = c;
 }
 
-enum status diagnostics_line(struct diagnostics *d, struct metrics *metrics, struct arena *arena, const char *folder,
-                             int64_t updates, bool regular) {
+enum status diagnostics_line(struct diagnostics *d, struct metrics *metrics, struct pass_memory *arenas,
+                             const char *folder, int64_t updates, bool regular) {
     if (!d->lm) return STATUS_OK;
     double from = clock_seconds();
-    diagnostics_look(d, arena, updates, false);
+    diagnostics_look(d, arenas, updates, false);
     int64_t *sent = sent_matrix(d);
     enum status status = write_side_file(d, folder, updates, sent);
     struct routing_line line = {

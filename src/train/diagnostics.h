@@ -59,12 +59,12 @@ void diagnostics_after_step(struct diagnostics *d, const struct step *step);
 
 /* The probe through the model after so many updates, without dropout and memory; fills experts, chosen and measures.
  * of_probe: loads and code usage are the probe's own, as there was no training. Collective over the world. */
-void diagnostics_look(struct diagnostics *d, struct arena *arena, int64_t updates, bool of_probe);
+void diagnostics_look(struct diagnostics *d, struct pass_memory *arenas, int64_t updates, bool of_probe);
 /* Looks, and writes the line and folder/routing/UPDATES.h5. A regular line begins the next interval; one that is not
  * (at the end of training) leaves everything as it was, so that a run that goes on equals one that never stopped.
  * STATUS_WRITE. Collective over the world. */
-enum status diagnostics_line(struct diagnostics *d, struct metrics *metrics, struct arena *arena, const char *folder,
-                             int64_t updates, bool regular);
+enum status diagnostics_line(struct diagnostics *d, struct metrics *metrics, struct pass_memory *arenas,
+                             const char *folder, int64_t updates, bool regular);
 
 /* The interval and the last regular line's choices, in an open checkpoint: /diagnostics. Reading: what is absent or of
  * another probe or layout starts afresh. Collective over the world. */

@@ -6,7 +6,7 @@
 #include "base/log.h"
 
 enum status evaluate(struct evaluation *result, struct lm *lm, const struct text *text, enum split split, int64_t step,
-                     struct arena *arena) {
+                     struct pass_memory *arenas) {
     const struct config *config = lm->config;
     struct comm *world = lm->world;
     struct streams streams;
@@ -26,17 +26,19 @@ enum status evaluate(struct evaluation *result, struct lm *lm, const struct text
     int64_t scored = 0;
     for (int64_t i = 0; i < streams.segments; ++i) {
         int64_t T = streams_read(&streams, i, first, rows, tokens, targets);
-        struct pass pass = {.arena = arena,
+        struct pass pass = {.arena = &arenas->here,
+                            .host = &arenas->host,
                             .step = step,
                             .rows = rows,
                             .row_first = first,
                             .positions = T,
                             .tokens = rows * T,
                             .tokens_micro = streams.rows * T,
-                            .tokens_global = 1,
-                            .ids = tokens};
-        arena_reset(arena);
-        sum += lm_forward(lm, &pass, NULL, memory.capacity ? &memory : NULL, 0, targets).task;
+                            .tokens_global = 1};
+        pass_memory_reset(arenas);
+        pass.ids = pass_upload(&pass, tokens, pass.tokens);
+        lm_forward(lm, &pass, NULL, memory.capacity ? &memory : NULL, 0, pass_upload(&pass, targets, pass.tokens));
+        sum += lm_loss(lm, &pass).task;
         lm_memory_advance(&memory, T);
         scored += streams.rows * T;
         log_progress("%s: %lld of %lld segments", split_names[split], (long long)i + 1, (long long)streams.segments);

@@ -14,6 +14,6 @@ struct evaluation {
  * segment included. arena: for activations. The same figure on any number of ranks, to rounding. Collective over the
  * world; STATUS_DATA where the split is too short. */
 enum status evaluate(struct evaluation *result, struct lm *lm, const struct text *text, enum split split, int64_t step,
-                     struct arena *arena);
+                     struct pass_memory *arenas);
 
 #endif

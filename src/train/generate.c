@@ -8,21 +8,25 @@
 #include "base/log.h"
 
 /* Rank 0 holds the one row; the others hold none, and take part in every collective call. */
-static const real *logits_after(struct lm *lm, const struct generation *g, struct arena *arena,
+static const real *logits_after(struct lm *lm, const struct generation *g, struct pass_memory *arenas,
                                 struct lm_memory *memory, const int32_t *tokens, int64_t T) {
     int64_t rows = lm->world->rank == 0;
-    struct pass pass = {.arena = arena,
+    struct pass pass = {.arena = &arenas->here,
+                        .host = &arenas->host,
                         .step = g->step,
                         .rows = rows,
                         .positions = T,
                         .tokens = rows * T,
                         .tokens_micro = T,
-                        .tokens_global = 1,
-                        .ids = tokens};
-    arena_reset(arena);
+                        .tokens_global = 1};
+    pass_memory_reset(arenas);
+    pass.ids = pass_upload(&pass, tokens, pass.tokens);
     lm_forward(lm, &pass, NULL, memory, 0, NULL);
     if (memory) lm_memory_advance(memory, T);
-    return lm->logits + (T - 1) * lm->V;
+    if (!rows) return NULL;
+    real *logits = ARENA_ARRAY(pass.host, real, lm->V);
+    device->download(logits, lm->logits + (T - 1) * lm->V, (size_t)lm->V * sizeof *logits);
+    return logits;
 }
 
 static int32_t sample(const real *logits, int64_t V, const struct generation *g, int64_t position) {
@@ -56,7 +60,7 @@ static int64_t encode(const struct lm *lm, const struct generation *g, int32_t *
     return count;
 }
 
-double generate(struct lm *lm, const struct generation *g, struct arena *arena, FILE *out) {
+double generate(struct lm *lm, const struct generation *g, struct pass_memory *arenas, FILE *out) {
     bool relative = lm->config->model.attention == ATTENTION_RELATIVE;
     int64_t window = lm->config->model.segment, capacity = lm->config->model.memory + window;
     int32_t *tokens = malloc((strlen(g->prompt) + 1 + (size_t)g->tokens) * sizeof *tokens);
@@ -71,7 +75,7 @@ double generate(struct lm *lm, const struct generation *g, struct arena *arena, 
         if (!relative) fed = count > window ? count - window : 0;
         do {
             int64_t T = count - fed < window ? count - fed : window;
-            logits = logits_after(lm, g, arena, relative ? &memory : NULL, tokens + fed, T);
+            logits = logits_after(lm, g, arenas, relative ? &memory : NULL, tokens + fed, T);
             fed += T;
         } while (fed < count);
         if (lm->world->rank == 0) {

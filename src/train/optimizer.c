@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "base/log.h"
+
 static const double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
 
 double optimizer_lr(const struct config *config, int64_t s) {
@@ -12,24 +14,37 @@ double optimizer_lr(const struct config *config, int64_t s) {
     return lr / 2 * (1 + cos(M_PI * done));
 }
 
-/* Replicated parameters are the same everywhere; each expert counts once, on one rank of the group. */
-static double gradient_norm(struct lm *lm) {
-    const struct params *params = &lm->params;
-    double experts = ops->sum_squares(params->grad + params->replicated, params->trained - params->replicated);
-    comm_allreduce(lm->group, &experts, 1, COMM_DOUBLE, COMM_SUM);
-    return sqrt(ops->sum_squares(params->grad, params->replicated) + experts);
+/* Adam over what stands side by side in the table's vectors, so over all of it at once where nothing stands still. */
+static void update(struct params *params, int64_t first, int64_t end, double lr, double t) {
+    ops->adam(params->data + first, params->m + first, params->v + first, params->grad + first, params->update + 2, lr,
+              beta1, beta2, epsilon, 1 - pow(beta1, t), 1 - pow(beta2, t), end - first);
 }
 
-double optimizer_update(struct lm *lm, int64_t s) {
-    struct params *params = &lm->params;
-    double norm = gradient_norm(lm), clip = lm->config->optim.clip, t = (double)s + 1;
-    if (!isfinite(norm)) return norm;
-    double scale = fmin(1, clip / (norm + 1e-6));
+static void update_all(struct params *params, double lr, double t) {
+    int64_t first = 0;
     for (int i = 0; i < params->count; ++i) {
         const struct param *p = params->list[i];
-        if (p->placement == PLACE_STATE || p->still) continue;
-        ops->adam(p->data, params->m + p->offset, params->v + p->offset, p->grad, scale, optimizer_lr(lm->config, s),
-                  beta1, beta2, epsilon, 1 - pow(beta1, t), 1 - pow(beta2, t), p->size);
+        if (p->placement == PLACE_STATE || !p->still) continue;
+        CHECK(p->placement == PLACE_REPLICATED); /* ordered as the list is */
+        if (p->offset > first) update(params, first, p->offset, lr, t);
+        first = p->offset + p->size;
     }
+    if (params->trained > first) update(params, first, params->trained, lr, t);
+}
+
+/* Replicated parameters are the same everywhere; each expert counts once, on one rank of the group. */
+void optimizer_update(struct lm *lm, int64_t s) {
+    struct params *params = &lm->params;
+    double *squares = params->update;
+    ops->sum_squares(squares, params->grad, params->replicated);
+    ops->sum_squares(squares + 1, params->grad + params->replicated, params->trained - params->replicated);
+    comm_sum_here(lm->group, QUEUE_COMPUTE, squares + 1, 1, COMM_DOUBLE);
+    ops->clip_scale(squares + 2, squares + 3, squares, lm->config->optim.clip);
+    update_all(params, optimizer_lr(lm->config, s), (double)s + 1);
+}
+
+double optimizer_norm(const struct lm *lm) {
+    double norm;
+    device->download(&norm, lm->params.update + 3, sizeof norm);
     return norm;
 }

@@ -42,12 +42,14 @@ void step_free(struct step *step) {
     free(step->packed);
     free(step->stats.hashes);
     lm_memory_free(&step->memory);
-    arena_free(&step->arena);
+    pass_memory_free(&step->arenas);
     *step = (struct step){0};
 }
 
-static void count(struct step *step, const struct pass *pass, struct lm_loss loss) {
+static void count(struct step *step) {
     struct lm *lm = step->lm;
+    const struct pass *pass = &step->pending;
+    struct lm_loss loss = lm_loss(lm, pass);
     step->packed[0] += loss.task;
     step->packed[1] += loss.vq;
     step->packed[2] += loss.balance;
@@ -74,44 +76,65 @@ static void reduce_stats(struct step *step) {
                   stats->distill;
 }
 
-void step_gradients(struct step *step, int64_t number, struct routes *routes, const int32_t *tokens,
-                    const int32_t *targets) {
-    struct lm *lm = step->lm;
-    const struct config *config = lm->config;
+static struct pass pass_of(struct step *step, const struct micro_batch *micro, int64_t number) {
+    const struct config *config = step->lm->config;
     int64_t T = config->model.segment;
+    return (struct pass){
+        .arena = &step->arenas.here,
+        .host = &step->arenas.host,
+        .train = true,
+        .seed = (uint64_t)config->run.seed,
+        .step = number,
+        .rows = micro->rows,
+        .row_first = micro->first,
+        .positions = T,
+        .tokens = micro->rows * T,
+        .tokens_micro = micro->rows_global * T,
+        .tokens_global = config->train.batch * T,
+        .dropout = config->model.dropout,
+        .attention_dropout = config->model.attention_dropout,
+    };
+}
+
+static void keep_logits(const struct step *step, int64_t at) {
+    int64_t n = step->pending.tokens * step->lm->V;
+    if (step->keep_logits)
+        device->download(step->keep_logits + at * step->lm->V, step->lm->logits, (size_t)n * sizeof(real));
+}
+
+void step_queue(struct step *step, int64_t number, struct routes *routes, const int32_t *tokens,
+                const int32_t *targets) {
+    struct lm *lm = step->lm;
+    int64_t T = lm->config->model.segment;
     ops->fill(lm->params.grad, 0, lm->params.trained);
     memset(step->packed, 0, (size_t)step->n_packed * sizeof *step->packed);
     memset(step->stats.hashes, 0, (size_t)lm->layers * sizeof *step->stats.hashes);
     step->stats.not_finite = lm->layers + 1;
     for (int64_t j = 0; j < step->accumulate; ++j) {
-        const struct micro_batch *micro = &step->micro[j];
-        int64_t at = micro->local * T;
-        struct pass pass = {
-            .arena = &step->arena,
-            .train = true,
-            .seed = (uint64_t)config->run.seed,
-            .step = number,
-            .rows = micro->rows,
-            .row_first = micro->first,
-            .positions = T,
-            .tokens = micro->rows * T,
-            .tokens_micro = micro->rows_global * T,
-            .tokens_global = config->train.batch * T,
-            .dropout = config->model.dropout,
-            .attention_dropout = config->model.attention_dropout,
-            .ids = tokens + at,
-        };
+        int64_t at = step->micro[j].local * T;
+        if (j) count(step);
+        pass_memory_reset(&step->arenas);
+        struct pass *pass = &step->pending;
+        *pass = pass_of(step, &step->micro[j], number);
+        pass->ids = pass_upload(pass, tokens + at, pass->tokens);
         if (routes) routes->at = at;
-        arena_reset(&step->arena);
-        struct lm_loss loss =
-            lm_forward(lm, &pass, routes, config->model.memory ? &step->memory : NULL, micro->local, targets + at);
-        if (step->keep_logits) ops->copy(step->keep_logits + at * lm->V, lm->logits, pass.tokens * lm->V);
-        count(step, &pass, loss);
-        lm_backward(lm, &pass);
+        lm_forward(lm, pass, routes, lm->config->model.memory ? &step->memory : NULL, step->micro[j].local,
+                   pass_upload(pass, targets + at, pass->tokens));
+        keep_logits(step, at);
+        lm_backward(lm, pass, j == step->accumulate - 1);
     }
     lm_memory_advance(&step->memory, T);
-    lm_reduce_gradients(lm);
+}
+
+void step_collect(struct step *step) {
+    count(step);
     reduce_stats(step);
+}
+
+void step_gradients(struct step *step, int64_t number, struct routes *routes, const int32_t *tokens,
+                    const int32_t *targets) {
+    step_queue(step, number, routes, tokens, targets);
+    step_collect(step);
 }
 
 double step_load_ratio(const struct step *step) {

@@ -27,7 +27,7 @@ struct step_stats {
 
 struct step {
     struct lm *lm;
-    struct arena arena;
+    struct pass_memory arenas;
     struct lm_memory memory;
     struct micro_batch *micro; /* [accumulate] */
     int64_t accumulate, rows;  /* local rows of all micro-batches */
@@ -35,14 +35,20 @@ struct step {
     struct step_stats stats;   /* of the last step */
     double *packed;            /* [n_packed] the stats as one vector, for one reduction */
     int64_t n_packed;
-    real *keep_logits; /* [rows T, V] filled if not NULL (the caller's) */
+    struct pass pending; /* the last micro-batch's, until step_collect */
+    real *keep_logits;   /* host [rows T, V] filled if not NULL (the caller's) */
 };
 
 void step_init(struct step *step, struct lm *lm);
 void step_free(struct step *step);
 
-/* Gradients of update `number` on tokens, targets [rows, L] (local rows); stats hold the losses. Memory moves on.
- * Gradients are zeroed first and reduced last. Collective over the world. */
+/* Gradients of update `number` on tokens, targets [rows, L] (local rows). Memory moves on. Gradients are zeroed first
+ * and reduced while they come. It returns with the device still at work; what follows may be queued before
+ * step_collect, which waits and fills the stats. Both collective over the world. */
+void step_queue(struct step *step, int64_t number, struct routes *routes, const int32_t *tokens,
+                const int32_t *targets);
+void step_collect(struct step *step);
+/* Both. */
 void step_gradients(struct step *step, int64_t number, struct routes *routes, const int32_t *tokens,
                     const int32_t *targets);
 

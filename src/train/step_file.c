@@ -137,7 +137,7 @@ static enum status write_moved(struct h5file *file, const struct step *step) {
         char name[H5_MAX_NAME];
         if (!p || p->placement == PLACE_STATE || !quantizer->kind->after_step) continue;
         snprintf(name, sizeof name, "/after/%s", p->name);
-        status = h5file_write(file, name, real_type, p->rank, p->shape, p->first, p->count, p->data);
+        status = checkpoint_write_array(file, name, p, p->data);
     }
     return status;
 }

@@ -142,6 +142,7 @@ struct run {
 /* What is not finite is never saved: the last good checkpoint stays. */
 static enum status check_finite(const struct trainer *t) {
     const struct params *params = &t->lm.params;
+    if (ops->all_finite(params->data, params->total)) return STATUS_OK;
     for (int i = 0; i < params->count; ++i)
         if (!ops->all_finite(params->list[i]->data, params->list[i]->size))
             return status_fail(
@@ -165,7 +166,7 @@ static enum status validate(struct run *run) {
     struct evaluation result;
     if (!t->text.splits[SPLIT_VALID].symbols) return STATUS_OK;
     double from = clock_seconds();
-    enum status status = evaluate(&result, &t->lm, &t->text, SPLIT_VALID, t->progress.step, &t->step.arena);
+    enum status status = evaluate(&result, &t->lm, &t->text, SPLIT_VALID, t->progress.step, &t->step.arenas);
     if (!status && !isfinite(result.loss)) {
         status = check_finite(t);
         if (!status)
@@ -262,10 +263,12 @@ static enum status train_step(struct run *run, struct observer *observer) {
     trainer_read(t);
     if (observer && (status = observer->before(observer, &t->step, number))) return status;
     diagnostics_before_step(&t->diagnostics);
-    step_gradients(&t->step, number, observer ? observer->routes : NULL, t->tokens, t->targets);
+    step_queue(&t->step, number, observer ? observer->routes : NULL, t->tokens, t->targets);
+    optimizer_update(&t->lm, number); /* does nothing where the gradient is not finite */
+    step_collect(&t->step);
     diagnostics_after_step(&t->diagnostics, &t->step);
-    double grad_norm = isfinite(t->step.stats.loss) ? optimizer_update(&t->lm, number) : NAN;
-    if (!isfinite(grad_norm)) return comm_agree(t->world, not_finite(t, grad_norm));
+    double grad_norm = optimizer_norm(&t->lm);
+    if (!isfinite(grad_norm) || !isfinite(t->step.stats.loss)) return comm_agree(t->world, not_finite(t, grad_norm));
     lm_after_step(&t->lm, number);
     if (observer && (status = observer->after(observer, &t->step, number))) return status;
     advance(t);
@@ -283,7 +286,7 @@ static enum status look(struct run *run, bool end) {
     int64_t every = t->config->diagnostics.every;
     bool regular = every && t->progress.step % every == 0;
     if (!every || !(regular || end)) return STATUS_OK;
-    return diagnostics_line(&t->diagnostics, &run->metrics, &t->step.arena, t->config->run.dir, t->progress.step,
+    return diagnostics_line(&t->diagnostics, &run->metrics, &t->step.arenas, t->config->run.dir, t->progress.step,
                             regular);
 }
 
