@@ -56,7 +56,7 @@ static void block_scores(struct work *w, const real *q, const real *k, const rea
     int64_t row = s->H * s->D;
     double scale = 1 / sqrt((double)s->D);
     if (!r) {
-        ops->gemm(false, true, Q, N, s->D, scale, q, row, k, row, 0, w->score, N);
+        cpu_gemm(false, true, Q, N, s->D, scale, q, row, k, row, 0, w->score, N);
         return;
     }
     for (int64_t i = 0; i < Q; ++i)
@@ -64,8 +64,8 @@ static void block_scores(struct work *w, const real *q, const real *k, const rea
             w->qw[i * s->D + d] = q[i * row + d] + bias_w[d];
             w->qr[i * s->D + d] = q[i * row + d] + bias_r[d];
         }
-    ops->gemm(false, true, Q, N, s->D, scale, w->qw, s->D, k, row, 0, w->score, N);
-    ops->gemm(false, true, Q, N, s->D, scale, w->qr, s->D, r + (s->S - N) * row, row, 0, w->second, N);
+    cpu_gemm(false, true, Q, N, s->D, scale, w->qw, s->D, k, row, 0, w->score, N);
+    cpu_gemm(false, true, Q, N, s->D, scale, w->qr, s->D, r + (s->S - N) * row, row, 0, w->second, N);
     for (int64_t i = 0; i < Q; ++i) {
         int64_t seen = N - Q + i + 1;
         real *score = w->score + i * N;
@@ -108,7 +108,7 @@ static void forward_block(struct work *w, real *out, real *lse, const real *q, c
         lse[t0 + i] = top + (real)log((double)sum);
         if (dropout.p > 0) dropout_row(score, &dropout, global_row(s, b, t0 + i), seen);
     }
-    ops->gemm(false, false, Q, s->D, N, 1, w->score, N, v, row, 0, out, row);
+    cpu_gemm(false, false, Q, s->D, N, 1, w->score, N, v, row, 0, out, row);
 }
 
 static void attention_forward(real *out, real *lse, const real *q, const real *k, const real *v, const real *r,
@@ -149,7 +149,7 @@ static void backward_block(struct work *w, const struct head *head, int64_t b, i
     struct dropout dropout = head_dropout(s, h);
     block_scores(w, q, head->k, head->r, head->bias_w, head->bias_r, Q, N, s);
     real *dp = w->third;
-    ops->gemm(false, true, Q, N, D, 1, dout, row, head->v, row, 0, dp, N);
+    cpu_gemm(false, true, Q, N, D, 1, dout, row, head->v, row, 0, dp, N);
     for (int64_t i = 0; i < Q; ++i) {
         int64_t seen = N - Q + i + 1;
         real *p = w->score + i * N, *dropped = w->second + i * N, *ds = dp + i * N, lse = head->lse[t0 + i], delta = 0;
@@ -168,17 +168,17 @@ static void backward_block(struct work *w, const struct head *head, int64_t b, i
             for (int64_t j = 0; j < seen; ++j) ds[j] = scale * p[j] * (ds[j] - delta);
         }
     }
-    ops->gemm(true, false, N, D, Q, 1, dropout.p > 0 ? w->second : w->score, N, dout, row, 1, head->dv, row);
-    ops->gemm(false, false, Q, D, N, 1, dp, N, head->k, row, 0, dq, row);
-    ops->gemm(true, false, N, D, Q, 1, dp, N, r ? w->qw : q, r ? D : row, 1, head->dk, row);
+    cpu_gemm(true, false, N, D, Q, 1, dropout.p > 0 ? w->second : w->score, N, dout, row, 1, head->dv, row);
+    cpu_gemm(false, false, Q, D, N, 1, dp, N, head->k, row, 0, dq, row);
+    cpu_gemm(true, false, N, D, Q, 1, dp, N, r ? w->qw : q, r ? D : row, 1, head->dk, row);
     if (!r) return;
     for (int64_t i = 0; i < Q; ++i) {
         for (int64_t d = 0; d < D; ++d) head->dbias_w[d] += dq[i * row + d];
         memset(w->score + i * N, 0, (size_t)(Q - 1 - i) * sizeof *w->score);
         memcpy(w->score + i * N + Q - 1 - i, dp + i * N, (size_t)(N - Q + i + 1) * sizeof *dp);
     }
-    ops->gemm(true, false, N, D, Q, 1, w->score, N, w->qr, D, 1, head->dr + (s->S - N) * row, row);
-    ops->gemm(false, false, Q, D, N, 1, w->score, N, r, row, 0, w->qr, D);
+    cpu_gemm(true, false, N, D, Q, 1, w->score, N, w->qr, D, 1, head->dr + (s->S - N) * row, row);
+    cpu_gemm(false, false, Q, D, N, 1, w->score, N, r, row, 0, w->qr, D);
     for (int64_t i = 0; i < Q; ++i)
         for (int64_t d = 0; d < D; ++d) {
             head->dbias_r[d] += w->qr[i * D + d];

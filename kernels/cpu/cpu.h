@@ -14,6 +14,12 @@ enum { PARALLEL_MIN = 16384 };
 real *partial_take(struct arena *scratch, int64_t n); /* [threads, n], zeroed */
 void partial_add(real *out, const real *partial, int64_t n);
 
+/* ops->gemm, and the same without rounding its factors. */
+void cpu_gemm(bool transpose_a, bool transpose_b, int64_t N, int64_t O, int64_t I, double alpha, const real *a,
+              int64_t lda, const real *b, int64_t ldb, double beta, real *c, int64_t ldc);
+void cpu_gemm_exact(bool transpose_a, bool transpose_b, int64_t N, int64_t O, int64_t I, double alpha, const real *a,
+                    int64_t lda, const real *b, int64_t ldb, double beta, real *c, int64_t ldc);
+
 /* values[0 .. n) of one row, in place. */
 void dropout_row(real *values, const struct dropout *dropout, uint32_t row, int64_t n);
 

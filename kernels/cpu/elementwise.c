@@ -21,6 +21,17 @@ static void fill(real *out, real value, int64_t n) {
 
 static void copy(real *out, const real *in, int64_t n) { memcpy(out, in, (size_t)n * sizeof *out); }
 
+static void copy_rows(real *out, int64_t out_stride, const real *in, int64_t in_stride, int64_t N, int64_t D) {
+#pragma omp parallel for schedule(static) if (N * D > PARALLEL_MIN)
+    for (int64_t n = 0; n < N; ++n) memcpy(out + n * out_stride, in + n * in_stride, (size_t)D * sizeof *out);
+}
+
+static void add_rows(real *out, int64_t out_stride, const real *in, int64_t in_stride, int64_t N, int64_t D) {
+#pragma omp parallel for schedule(static) if (N * D > PARALLEL_MIN)
+    for (int64_t n = 0; n < N; ++n)
+        for (int64_t i = 0; i < D; ++i) out[n * out_stride + i] += in[n * in_stride + i];
+}
+
 static void add(real *out, const real *a, const real *b, int64_t n) {
 #pragma omp parallel for schedule(static) if (n > PARALLEL_MIN)
     for (int64_t i = 0; i < n; ++i) out[i] = a[i] + b[i];
@@ -60,14 +71,28 @@ static double sum_blocks(const real *in, int64_t n, bool squares) {
     return total;
 }
 
-static double sum(const real *in, int64_t n) { return sum_blocks(in, n, false); }
+static void sum(double *out, const real *in, int64_t n) { *out = sum_blocks(in, n, false); }
 
-static double sum_squares(const real *in, int64_t n) { return sum_blocks(in, n, true); }
+static void sum_squares(double *out, const real *in, int64_t n) { *out = sum_blocks(in, n, true); }
 
 static bool all_finite(const real *in, int64_t n) {
     for (int64_t i = 0; i < n; ++i)
         if (!isfinite(in[i])) return false;
     return true;
+}
+
+static void take_column(int32_t *out, const int32_t *in, int64_t N, int64_t K) {
+    for (int64_t n = 0; n < N; ++n) out[n] = in[n * K];
+}
+
+static void modulo(int32_t *out, const int32_t *in, int64_t divisor, int64_t N) {
+    for (int64_t n = 0; n < N; ++n) out[n] = (int32_t)(in[n] % divisor);
+}
+
+static void histogram(double *counts, const int32_t *ids, int64_t N, int64_t M) {
+    for (int64_t m = 0; m < M; ++m) counts[m] = 0;
+    for (int64_t n = 0; n < N; ++n)
+        if (ids[n] >= 0) counts[ids[n]]++;
 }
 
 enum { DROPOUT_CHUNK = 64 }; /* columns at once: 16 lanes of four words */
@@ -119,6 +144,11 @@ static void dropout_rows(real *out, const real *residual, const real *in, struct
     }
 }
 
+static struct dropout lane_of(struct dropout dropout, int64_t i) {
+    dropout.place.site += (uint32_t)i << 16;
+    return dropout;
+}
+
 static void relu_forward(real *hidden, const real *bias, const int64_t *rows, struct dropout dropout, int64_t N,
                          int64_t D) {
 #pragma omp parallel for schedule(static) if (N * D > PARALLEL_MIN)
@@ -153,15 +183,38 @@ static void relu_backward(real *dhidden, real *dbias, const real *hidden, struct
     arena_release(scratch, mark);
 }
 
+static void grouped_relu_forward(real *hidden, const real *bias, const int64_t *rows, struct dropout dropout,
+                                 const struct groups *groups, int64_t D) {
+    for (int64_t i = 0; i < groups->count; ++i) {
+        int64_t at = groups->begin[i];
+        relu_forward(hidden + at * D, bias + i * D, rows ? rows + at : NULL, lane_of(dropout, i),
+                     groups->begin[i + 1] - at, D);
+    }
+}
+
+/* An empty group leaves its dbias as it is. */
+static void grouped_relu_backward(real *dhidden, real *dbias, const real *hidden, struct dropout dropout,
+                                  struct arena *scratch, const struct groups *groups, int64_t D) {
+    for (int64_t i = 0; i < groups->count; ++i) {
+        int64_t at = groups->begin[i], N = groups->begin[i + 1] - at;
+        if (N) relu_backward(dhidden + at * D, dbias + i * D, hidden + at * D, dropout, scratch, N, D);
+    }
+}
+
 void cpu_elementwise_ops(struct ops *table) {
     table->fill = fill;
     table->copy = copy;
+    table->copy_rows = copy_rows;
+    table->add_rows = add_rows;
     table->add = add;
     table->add_scaled = add_scaled;
     table->sum = sum;
     table->sum_squares = sum_squares;
     table->all_finite = all_finite;
+    table->take_column = take_column;
+    table->modulo = modulo;
+    table->histogram = histogram;
     table->dropout = dropout_rows;
-    table->relu_forward = relu_forward;
-    table->relu_backward = relu_backward;
+    table->grouped_relu_forward = grouped_relu_forward;
+    table->grouped_relu_backward = grouped_relu_backward;
 }

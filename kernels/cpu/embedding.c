@@ -11,8 +11,9 @@ static void embedding_forward(real *out, const real *weight, const int32_t *ids,
 }
 
 /* A thread owns columns and walks all rows in order: no two add to one sum. */
-static void embedding_backward(real *dweight, const real *dout, const int32_t *ids, double scale, int64_t N,
-                               int64_t D) {
+static void embedding_backward(real *dweight, const real *dout, const int32_t *ids, double scale, struct arena *scratch,
+                               int64_t N, int64_t V, int64_t D) {
+    (void)scratch, (void)V;
     real factor = (real)scale;
 #pragma omp parallel for schedule(static) if (N * D > PARALLEL_MIN)
     for (int64_t block = 0; block < (D + 15) / 16; ++block) {

@@ -41,8 +41,8 @@ const char *ops_library(void) {
 }
 #endif
 
-static void gemm(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda,
-                 const real *b, int64_t ldb, double beta, real *c, int64_t ldc) {
+void cpu_gemm_exact(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda,
+                    const real *b, int64_t ldb, double beta, real *c, int64_t ldc) {
     if (N > 0 && O > 0 && I > 0)
         multiply(ta, tb, N, O, I, alpha, a, lda, b, ldb, beta, c, ldc);
     else
@@ -50,19 +50,36 @@ static void gemm(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha
             for (int64_t o = 0; o < O; ++o) c[n * ldc + o] = beta == 0 ? 0 : (real)beta * c[n * ldc + o];
 }
 
-static void linear_forward(real *out, const real *in, const real *weight, const real *bias, int64_t N, int64_t O,
-                           int64_t I) {
-    ops->gemm(false, true, N, O, I, 1, in, I, weight, I, 0, out, O);
+void cpu_gemm(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda,
+              const real *b, int64_t ldb, double beta, real *c, int64_t ldc) {
+    cpu_gemm_exact(ta, tb, N, O, I, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+/* Many small ones: a thread for each. A single one may have all threads. */
+static void gemm_batched(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda,
+                         int64_t stride_a, const real *b, int64_t ldb, int64_t stride_b, double beta, real *c,
+                         int64_t ldc, int64_t stride_c, int64_t count) {
+#pragma omp parallel for schedule(static) if (count > 1)
+    for (int64_t i = 0; i < count; ++i)
+        cpu_gemm(ta, tb, N, O, I, alpha, a + i * stride_a, lda, b + i * stride_b, ldb, beta, c + i * stride_c, ldc);
+}
+
+typedef void product(bool, bool, int64_t, int64_t, int64_t, double, const real *, int64_t, const real *, int64_t,
+                     double, real *, int64_t);
+
+static void forward(product *gemm, real *out, const real *in, const real *weight, const real *bias, int64_t N,
+                    int64_t O, int64_t I) {
+    gemm(false, true, N, O, I, 1, in, I, weight, I, 0, out, O);
     if (!bias) return;
 #pragma omp parallel for schedule(static) if (N * O > PARALLEL_MIN)
     for (int64_t n = 0; n < N; ++n)
         for (int64_t o = 0; o < O; ++o) out[n * O + o] += bias[o];
 }
 
-static void linear_backward(real *din, bool add_din, real *dweight, real *dbias, const real *dout, const real *in,
-                            const real *weight, int64_t N, int64_t O, int64_t I) {
-    if (din) ops->gemm(false, false, N, I, O, 1, dout, O, weight, I, add_din ? 1 : 0, din, I);
-    if (dweight) ops->gemm(true, false, O, I, N, 1, dout, O, in, I, 1, dweight, I);
+static void backward(product *gemm, real *din, bool add_din, real *dweight, real *dbias, const real *dout,
+                     const real *in, const real *weight, int64_t N, int64_t O, int64_t I) {
+    if (din) gemm(false, false, N, I, O, 1, dout, O, weight, I, add_din ? 1 : 0, din, I);
+    if (dweight) gemm(true, false, O, I, N, 1, dout, O, in, I, 1, dweight, I);
     if (!dbias) return;
 #pragma omp parallel for schedule(static) if (N * O > PARALLEL_MIN)
     for (int64_t block = 0; block < (O + 15) / 16; ++block) { /* a thread owns columns: no two add to one sum */
@@ -72,8 +89,52 @@ static void linear_backward(real *din, bool add_din, real *dweight, real *dbias,
     }
 }
 
+static void linear_forward(real *out, const real *in, const real *weight, const real *bias, int64_t N, int64_t O,
+                           int64_t I) {
+    forward(cpu_gemm, out, in, weight, bias, N, O, I);
+}
+
+static void linear_backward(real *din, bool add_din, real *dweight, real *dbias, const real *dout, const real *in,
+                            const real *weight, int64_t N, int64_t O, int64_t I) {
+    backward(cpu_gemm, din, add_din, dweight, dbias, dout, in, weight, N, O, I);
+}
+
+static void linear_exact_forward(real *out, const real *in, const real *weight, const real *bias, int64_t N, int64_t O,
+                                 int64_t I) {
+    forward(cpu_gemm_exact, out, in, weight, bias, N, O, I);
+}
+
+static void linear_exact_backward(real *din, bool add_din, real *dweight, real *dbias, const real *dout, const real *in,
+                                  const real *weight, int64_t N, int64_t O, int64_t I) {
+    backward(cpu_gemm_exact, din, add_din, dweight, dbias, dout, in, weight, N, O, I);
+}
+
+static void grouped_linear_forward(real *out, const real *in, const real *weight, const real *bias,
+                                   const struct groups *groups, int64_t O, int64_t I) {
+    for (int64_t i = 0; i < groups->count; ++i) {
+        int64_t at = groups->begin[i];
+        forward(cpu_gemm, out + at * O, in + at * I, weight + i * O * I, bias ? bias + i * O : NULL,
+                groups->begin[i + 1] - at, O, I);
+    }
+}
+
+static void grouped_linear_backward(real *din, real *dweight, real *dbias, const real *dout, const real *in,
+                                    const real *weight, const struct groups *groups, int64_t O, int64_t I) {
+    for (int64_t i = 0; i < groups->count; ++i) {
+        int64_t at = groups->begin[i], N = groups->begin[i + 1] - at;
+        if (!N) continue;
+        backward(cpu_gemm, din ? din + at * I : NULL, false, dweight ? dweight + i * O * I : NULL,
+                 dbias ? dbias + i * O : NULL, dout + at * O, in + at * I, weight + i * O * I, N, O, I);
+    }
+}
+
 void cpu_gemm_ops(struct ops *table) {
-    table->gemm = gemm;
+    table->gemm = cpu_gemm;
+    table->gemm_batched = gemm_batched;
     table->linear_forward = linear_forward;
     table->linear_backward = linear_backward;
+    table->linear_exact_forward = linear_exact_forward;
+    table->linear_exact_backward = linear_exact_backward;
+    table->grouped_linear_forward = grouped_linear_forward;
+    table->grouped_linear_backward = grouped_linear_backward;
 }

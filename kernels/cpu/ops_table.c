@@ -5,7 +5,8 @@
 
 const struct ops *ops;
 
-void ops_init_cpu(int threads) {
+void ops_init_cpu(int threads, enum precision precision) {
+    (void)precision;
     static struct ops table = {.name = "cpu"};
     /* The libraries take and give back scratch in every product: keep it, or each call pays for fresh pages. */
     mallopt(M_MMAP_THRESHOLD, 32 << 20); /* the most that glibc takes */

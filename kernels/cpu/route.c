@@ -1,8 +1,32 @@
-/* Rows in and out of expert order. */
+/* What routing counts, and rows in and out of expert order. */
+#include <string.h>
+
+#include "base/hash.h"
 #include "kernels/cpu/cpu.h"
 
-static void sort_by_expert(int64_t *order, int64_t *place, int64_t *counts, const int32_t *experts, int64_t N,
-                           int64_t E) {
+static void balance_loss(double *loss, double *coefficient, const double *sums, const double *counts, double slots,
+                         double tokens, int64_t E) {
+    *loss = 0;
+    for (int64_t e = 0; e < E; ++e) {
+        coefficient[e] = slots != 0 ? (double)E * counts[e] / slots : 0;
+        *loss += coefficient[e] * sums[e] / tokens;
+    }
+}
+
+static void hash_scores(real *scores, const int32_t *ids, uint64_t salt, int64_t N, int64_t E) {
+    memset(scores, 0, (size_t)(N * E) * sizeof *scores);
+    for (int64_t n = 0; n < N; ++n)
+        scores[n * E + (int64_t)(hash_splitmix64((uint64_t)ids[n] ^ salt) % (uint64_t)E)] = 1;
+}
+
+static void drop_beyond(int32_t *experts, const int64_t *place, const int64_t *shift, int64_t room, int64_t N) {
+    for (int64_t i = 0; i < N; ++i)
+        if (experts[i] >= 0 && place[i] + shift[experts[i]] >= room) experts[i] = -1;
+}
+
+static void sort_by_expert(int64_t *order, int64_t *place, int64_t *counts, const int32_t *experts,
+                           struct arena *scratch, int64_t N, int64_t E) {
+    (void)scratch;
     for (int64_t e = 0; e < E; ++e) counts[e] = 0;
     for (int64_t i = 0; i < N; ++i)
         if (experts[i] >= 0) counts[experts[i]]++;
@@ -17,6 +41,10 @@ static void sort_by_expert(int64_t *order, int64_t *place, int64_t *counts, cons
         if (place[i] >= 0) order[place[i]] = i;
     }
     for (int64_t e = E - 1; e > 0; --e) counts[e] -= counts[e - 1];
+}
+
+static void row_numbers(int64_t *out, const int64_t *index, int64_t divisor, int64_t first, int64_t N) {
+    for (int64_t n = 0; n < N; ++n) out[n] = first + (index ? index[n] : n) / divisor;
 }
 
 static void gather_rows(real *out, const real *in, const int64_t *index, int64_t divisor, int64_t N, int64_t D) {
@@ -68,7 +96,11 @@ static void combine_backward(real *drows, real *dweights, const real *dout, cons
 }
 
 void cpu_route_ops(struct ops *table) {
+    table->balance_loss = balance_loss;
+    table->hash_scores = hash_scores;
+    table->drop_beyond = drop_beyond;
     table->sort_by_expert = sort_by_expert;
+    table->row_numbers = row_numbers;
     table->gather_rows = gather_rows;
     table->combine_forward = combine_forward;
     table->combine_backward = combine_backward;
