@@ -6,6 +6,11 @@ int ops_cuda_devices(const char **reason) {
     return 0;
 }
 
+uint64_t ops_cuda_identity(int index) {
+    (void)index;
+    return 0;
+}
+
 enum status ops_init_cuda(int index, enum precision precision) {
     (void)precision;
     return status_fail(STATUS_INTERNAL, "GPU %d: built without CUDA", index);

@@ -225,6 +225,8 @@ const char *ops_library(void);
 /* How many GPUs this process sees; 0 and the reason (one line, static) where there is none, or none that will do: no
  * driver, a driver or toolkit too old, a program built without CUDA, in double, ... */
 int ops_cuda_devices(const char **reason);
+/* A number of its own for each GPU, whatever index a process sees it by. */
+uint64_t ops_cuda_identity(int index);
 /* Takes GPU `index`: device and ops are its own from now on. The CPU's operations must have been started (they serve
  * the host's own work). STATUS_INTERNAL: it cannot be used, says why. */
 enum status ops_init_cuda(int index, enum precision precision);

@@ -88,7 +88,7 @@ static void code_sums(double *counts, double *sums, const real *x, const int32_t
     (void)M;
     for (int64_t n = 0; n < N; ++n) counts[codes[n]]++;
 #pragma omp parallel for schedule(static) if (N * D > PARALLEL_MIN)
-    for (int64_t block = 0; block < (D + 15) / 16; ++block) {
+    for (int64_t block = 0; block < (sums ? (D + 15) / 16 : 0); ++block) {
         int64_t first = block * 16, end = first + 16 < D ? first + 16 : D;
         for (int64_t n = 0; n < N; ++n)
             for (int64_t i = first; i < end; ++i) sums[codes[n] * D + i] += x[n * D + i];

@@ -47,6 +47,16 @@ static void row_numbers(int64_t *out, const int64_t *index, int64_t divisor, int
     for (int64_t n = 0; n < N; ++n) out[n] = first + (index ? index[n] : n) / divisor;
 }
 
+static void scatter_rows(real *out, const real *in, const int64_t *place, int64_t K, int64_t N, int64_t D) {
+#pragma omp parallel for schedule(static) if (N * D > PARALLEL_MIN)
+    for (int64_t i = 0; i < N; ++i) {
+        if (place[i] < 0) continue;
+        const real *row = in + i / K * D;
+        real *to = out + place[i] * D;
+        for (int64_t j = 0; j < D; ++j) to[j] = row[j];
+    }
+}
+
 static void gather_rows(real *out, const real *in, const int64_t *index, int64_t divisor, int64_t N, int64_t D) {
 #pragma omp parallel for schedule(static) if (N * D > PARALLEL_MIN)
     for (int64_t n = 0; n < N; ++n) {
@@ -101,6 +111,7 @@ void cpu_route_ops(struct ops *table) {
     table->drop_beyond = drop_beyond;
     table->sort_by_expert = sort_by_expert;
     table->row_numbers = row_numbers;
+    table->scatter_rows = scatter_rows;
     table->gather_rows = gather_rows;
     table->combine_forward = combine_forward;
     table->combine_backward = combine_backward;

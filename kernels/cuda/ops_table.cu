@@ -1,6 +1,7 @@
 /* Which GPUs there are, and how the program takes one. */
 #include <stdio.h>
 
+#include "base/hash.h"
 #include "kernels/cuda/cuda.h"
 
 extern const struct device device_cuda; /* device.cu */
@@ -56,6 +57,12 @@ int ops_cuda_devices(const char **reason) {
     for (int index = 0; index < count; ++index)
         if (is_too_old(index, words, sizeof words)) return 0;
     return count;
+}
+
+uint64_t ops_cuda_identity(int index) {
+    struct cudaDeviceProp properties;
+    CUDA(cudaGetDeviceProperties(&properties, index));
+    return hash_bytes(&properties.uuid, sizeof properties.uuid, 0);
 }
 
 static enum status check(int index, const char *call, const char *error) {

@@ -54,10 +54,8 @@ extern const struct command cli_commands[]; /* ends with a NULL name */
 const struct command *cli_parse(int argc, char **argv, struct arguments *arguments);
 void cli_arguments_free(struct arguments *arguments);
 
-/* The configuration of a command on configurations; starts the operations on as many threads as are due. Collective
- * over the world. */
+/* The configuration of a command on configurations; starts the operations. Collective over the world. */
 enum status cli_configure(struct config *config, const struct arguments *arguments, struct comm *world);
-void cli_start_ops(const struct config *config, struct comm *world);
 
 /* The choices of two runs, folders `a` and `b`, by their route_hashes.tsv, and their config.yaml (docs/metrics.md):
  * first line "same through step N" or "differ at step S, layer L"; a difference is no error. For one rank. STATUS_DATA:

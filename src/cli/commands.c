@@ -1,7 +1,6 @@
 #include "base/log.h"
 #include "cli/cli.h"
-#include "kernels/ops.h"
-#include "train/threads.h"
+#include "train/start.h"
 
 const struct command cli_commands[] = {
     {"train", "CONFIG...", "Trains a model: evaluates, writes checkpoints and metrics.jsonl into run.dir.",
@@ -24,16 +23,9 @@ const struct command cli_commands[] = {
     {0},
 };
 
-void cli_start_ops(const struct config *config, struct comm *world) {
-    ops_init_cpu(threads_choose(world, config->parallel.threads));
-}
-
 enum status cli_configure(struct config *config, const struct arguments *arguments, struct comm *world) {
     enum status status =
         config_load(config, arguments->files, arguments->n_files, arguments->overrides, arguments->n_overrides);
-    if (!status && config->parallel.comm == COMM_SELF && world->size > 1)
-        status = status_fail(STATUS_CONFIG, "parallel.comm: expected auto or mpi on %d ranks, found self", world->size);
     if ((status = comm_agree(world, status))) return status;
-    cli_start_ops(config, world);
-    return STATUS_OK;
+    return start_operations(config, world);
 }

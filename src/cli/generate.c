@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 #include "train/checkpoint.h"
 #include "train/generate.h"
+#include "train/start.h"
 
 enum status cli_generate(const struct arguments *arguments, struct comm *world) {
     struct config config;
@@ -14,7 +15,7 @@ enum status cli_generate(const struct arguments *arguments, struct comm *world) 
     const char *path = arguments->files[0];
     enum status status =
         checkpoint_read_config(path, world, &config, arguments->overrides, arguments->n_overrides, bytes, &V, &step);
-    if (!status) cli_start_ops(&config, world);
+    if (!status) status = start_operations(&config, world);
     if (!status) status = comm_agree(world, lm_init(&lm, &config, V, world, false));
     if (!status) status = checkpoint_read_parameters(path, &lm);
     if (!status) {

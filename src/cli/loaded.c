@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "train/checkpoint.h"
+#include "train/start.h"
 
 /* The data's alphabet is the checkpoint's, symbol by symbol; the data may lack some of them. */
 static enum status take_alphabet(struct text *text, const uint8_t *bytes, int64_t V, const char *path) {
@@ -29,7 +30,7 @@ enum status loaded_open(struct loaded *loaded, const struct arguments *arguments
     enum status status = checkpoint_read_config(path, world, config, arguments->overrides, arguments->n_overrides,
                                                 bytes, &V, &loaded->step);
     if (status) return status;
-    cli_start_ops(config, world);
+    if ((status = start_operations(config, world))) return status;
     status = text_open(&loaded->text, config);
     if (!status) status = take_alphabet(&loaded->text, bytes, V, path);
     if ((status = comm_agree(world, status))) return status;

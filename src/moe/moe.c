@@ -86,14 +86,15 @@ static void path_experts_back(struct moe *moe, struct moe_path *path, const stru
 /* The FFN that every token takes, on its own rank. */
 static real *ffn_forward(struct moe *moe, const struct pass *pass, const real *x) {
     struct moe_ffn *shared = &moe->shared;
-    int64_t N = pass->tokens, *tokens = NULL, *begin_here = ARENA_ARRAY(pass->arena, int64_t, 2);
-    shared->begin[0] = 0, shared->begin[1] = N;
-    device->upload(begin_here, shared->begin, sizeof shared->begin);
+    int64_t N = pass->tokens, *tokens = NULL, *begin = ARENA_ARRAY(pass->host, int64_t, 2),
+            *begin_here = ARENA_ARRAY(pass->arena, int64_t, 2);
+    begin[0] = 0, begin[1] = N; /* all rows are the only expert's */
+    device->upload(begin_here, begin, 2 * sizeof *begin);
     if (pass->train && pass->dropout > 0) {
         tokens = ARENA_ARRAY(pass->arena, int64_t, N);
         ops->row_numbers(tokens, NULL, 1, pass_token_first(pass), N);
     }
-    struct groups groups = {1, shared->begin, begin_here};
+    struct groups groups = {1, begin, begin_here};
     return shared->out = experts_forward(&moe->ffn, &shared->use, pass, x, groups, tokens);
 }
 

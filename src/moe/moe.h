@@ -23,7 +23,6 @@ struct moe_path {
 /* The one FFN that every token of this rank takes, kept for its backward. */
 struct moe_ffn {
     struct experts_use use;
-    int64_t begin[2];    /* all rows are the only expert's */
     int64_t *place;      /* [N] token by token */
     real *out;           /* [N, d] */
     const real *weights; /* [N] 1 - p; NULL: 1 */

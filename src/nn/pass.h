@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/arena.h"
 #include "base/device.h"
@@ -48,8 +49,9 @@ static inline double *pass_sum(const struct pass *pass, int layer, enum pass_sum
 
 /* A copy of the host's integers in the device's memory, in the pass's arena. */
 static inline const int32_t *pass_upload(const struct pass *pass, const int32_t *host, int64_t n) {
-    int32_t *here = ARENA_ARRAY(pass->arena, int32_t, n);
-    device->upload(here, host, (size_t)n * sizeof *here);
+    int32_t *here = ARENA_ARRAY(pass->arena, int32_t, n), *pinned = ARENA_ARRAY(pass->host, int32_t, n);
+    memcpy(pinned, host, (size_t)n * sizeof *here); /* or the upload would wait */
+    device->upload(here, pinned, (size_t)n * sizeof *here);
     return here;
 }
 

@@ -112,7 +112,7 @@ static int run(const char *kind, int seed, struct comm *world, int argc, char **
 int main(int argc, char **argv) {
     struct comm *world = comm_self_new();
     int failures = 0;
-    ops_init_cpu(1);
+    ops_init_cpu(1, PRECISION_FP32);
     for (size_t i = 0; i < sizeof expectations / sizeof *expectations; ++i) {
         const struct expectation *e = &expectations[i];
         double mean = 0;

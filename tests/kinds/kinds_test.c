@@ -503,7 +503,7 @@ int main(int argc, char **argv) {
     if (!alone) MPI_Init(&argc, &argv);
     world = alone ? comm_self_new() : comm_mpi_new();
     log_init(world->rank);
-    ops_init_cpu(1);
+    ops_init_cpu(1, PRECISION_FP32);
     snprintf(path, sizeof path, "kinds.%d%s.h5", world->size, alone ? ".self" : "");
     snprintf(path_cut, sizeof path_cut, "kinds.%d.cut.h5", world->size);
     if (astray) {

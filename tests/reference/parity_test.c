@@ -193,7 +193,7 @@ static void check_file(const char *path) {
 int main(int argc, char **argv) {
     DIR *folder = argc == 2 ? opendir(argv[1]) : NULL;
     if (!folder) FATAL("usage: test_parity FOLDER");
-    ops_init_cpu(2);
+    ops_init_cpu(2, PRECISION_FP32);
     int files = 0;
     for (struct dirent *entry; (entry = readdir(folder));) {
         char path[1024];

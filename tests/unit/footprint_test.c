@@ -51,7 +51,7 @@ static void formula_holds(void **state) {
 }
 
 int main(void) {
-    ops_init_cpu(2);
+    ops_init_cpu(2, PRECISION_FP32);
     const struct CMUnitTest tests[] = {cmocka_unit_test(formula_holds)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

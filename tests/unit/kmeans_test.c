@@ -83,9 +83,9 @@ static void reference(double *centroids, const double *samples, int64_t N, int64
 static void check(const double *samples, int64_t N, int64_t C, int64_t D, double *centroids) {
     double again[MOST], expected[MOST];
     assert_true(N <= MOST && C * D <= MOST);
-    ops_init_cpu(1);
+    ops_init_cpu(1, PRECISION_FP32);
     kmeans(centroids, samples, N, C, D, place);
-    ops_init_cpu(2);
+    ops_init_cpu(2, PRECISION_FP32);
     kmeans(again, samples, N, C, D, place);
     assert_memory_equal(again, centroids, (size_t)(C * D) * sizeof *again);
     reference(expected, samples, N, C, D);
