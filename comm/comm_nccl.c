@@ -107,8 +107,8 @@ static void nccl_exchange_rows(struct comm *comm, enum device_queue queue, void 
 static void warm_up(struct comm *comm) {
     enum { NUMBERS = 16 }; /* for each rank */
     size_t n = (size_t)comm->size, bytes = n * NUMBERS * sizeof(float);
-    int *ones = malloc(n * sizeof *ones);
-    int64_t *numbers = malloc(2 * n * sizeof *numbers);
+    int *ones = calloc(n, sizeof *ones);
+    int64_t *numbers = calloc(2 * n, sizeof *numbers);
     char *in = device->allocate(bytes), *out = device->allocate(bytes);
     if (!ones || !numbers || !in || !out) FATAL("out of memory for the first exchange of NCCL");
     for (size_t p = 0; p < n; ++p) ones[p] = 1, numbers[p] = (int64_t)p, numbers[n + p] = 1;
