@@ -3,55 +3,86 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "comm/watch.h"
 
 enum { BUCKET = 1 << 20 }; /* elements: 4 MiB of floats */
 
+static int64_t bytes_of(enum comm_type type) {
+    return type == COMM_REAL ? sizeof(real) : type == COMM_DOUBLE ? sizeof(double) : sizeof(int64_t);
+}
+
+static void meet(struct comm *comm, const char *operation, int64_t bytes) {
+    watch_note(comm, operation, bytes);
+    watch_meet(comm);
+}
+
 void comm_allreduce(struct comm *comm, void *data, int64_t count, enum comm_type type, enum comm_reduction reduction) {
     CHECK(count >= 0);
-    if (count) comm->ops->allreduce(comm, data, count, type, reduction);
+    if (count == 0) return;
+    meet(comm, "all-reduce", count * bytes_of(type));
+    comm->ops->allreduce(comm, data, count, type, reduction);
 }
 
 void comm_sum_here(struct comm *comm, enum device_queue queue, void *data, int64_t count, enum comm_type type) {
-    int64_t bytes = type == COMM_REAL ? sizeof(real) : sizeof(double);
+    int64_t bytes = bytes_of(type);
+    CHECK(count >= 0 && type != COMM_INT64);
     if (comm->size == 1) return;
     for (int64_t at = 0; at < count; at += BUCKET) {
         char *from = (char *)data + at * bytes;
         int64_t n = count - at < BUCKET ? count - at : BUCKET;
-        if (comm->plane)
-            comm->plane->allreduce(comm, queue, from, n, type);
-        else
+        if (!comm->plane) {
+            CHECK(device->is_host);
             comm_allreduce(comm, from, n, type, COMM_SUM);
+            continue;
+        }
+        watch_note(comm, "sum", n * bytes);
+        comm->plane->allreduce(comm, queue, from, n, type);
     }
 }
 
 void comm_allgather(struct comm *comm, int64_t *out, const int64_t *in, int64_t count) {
+    meet(comm, "all-gather", count * (int64_t)sizeof *in);
     comm->ops->allgather(comm, out, in, count);
 }
 
 void comm_broadcast(struct comm *comm, void *data, int64_t bytes, int root) {
+    meet(comm, "broadcast", comm->rank == root ? bytes : 0);
     comm->ops->broadcast(comm, data, bytes, root);
 }
 
 void comm_exchange_rows(struct comm *comm, enum device_queue queue, void *out, const void *in, int64_t row_bytes,
                         const struct comm_blocks *receive, const struct comm_blocks *send) {
     if (!comm->sent && !(comm->sent = calloc((size_t)comm->size, sizeof *comm->sent))) FATAL("out of memory");
+    int64_t away = 0;
     for (int p = 0, i = 0; p < comm->size; ++p)
-        for (int end = i + send->per_peer[p]; i < end; ++i) comm->sent[p] += send->count[i] * row_bytes;
-    if (comm->plane)
+        for (int end = i + send->per_peer[p]; i < end; ++i) {
+            comm->sent[p] += send->count[i] * row_bytes;
+            if (p != comm->rank) away += send->count[i] * row_bytes;
+        }
+    if (comm->plane) {
+        watch_note(comm, "exchange of rows", away);
         comm->plane->exchange_rows(comm, queue, out, in, row_bytes, receive, send);
-    else
+    } else {
+        CHECK(device->is_host);
+        meet(comm, "exchange of rows", away);
         comm->ops->exchange_rows(comm, out, in, row_bytes, receive, send);
+    }
 }
 
-void comm_barrier(struct comm *comm) { comm->ops->barrier(comm); }
+void comm_barrier(struct comm *comm) {
+    meet(comm, "barrier", 0);
+    comm->ops->barrier(comm);
+}
 
 struct comm *comm_split(struct comm *comm, int color) {
+    meet(comm, "split", 0);
     struct comm *part = comm->ops->split(comm, color);
     if (comm->plane) comm->plane->split(comm, part, color);
     return part;
 }
 
 struct comm *comm_split_node(struct comm *comm) {
+    meet(comm, "split by node", 0);
     return comm->ops->split_node(comm);
 }
 

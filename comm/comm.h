@@ -36,6 +36,8 @@ struct comm_ops {
     void (*exchange_rows)(struct comm *comm, void *out, const void *in, int64_t row_bytes,
                           const struct comm_blocks *receive, const struct comm_blocks *send);
     void (*barrier)(struct comm *comm);
+    /* Returns when all ranks of the group have called it; calls `waiting` now and then, with the seconds so far. */
+    void (*meet)(struct comm *comm, void (*waiting)(double seconds));
     struct comm *(*split)(struct comm *comm, int color);
     struct comm *(*split_node)(struct comm *comm);
     const void *(*mpi_handle)(struct comm *comm);
@@ -57,6 +59,7 @@ struct comm {
     const struct comm_ops *ops;
     const struct comm_plane *plane; /* NULL: the device's memory is the host's */
     void *plane_own;                /* the plane's */
+    const char *name;               /* for messages: "world", "part"; whoever splits it may name it */
     int rank, size;
     int64_t *sent; /* [size] bytes of rows handed to comm_exchange_rows for each rank so far; NULL before the first */
 };
@@ -68,8 +71,9 @@ struct comm *comm_mpi_new(void);
 
 /* Planes for the world, and for all that is split from it later on. Both once the device is chosen, before the model is
  * there: they take what they need and exchange something once, so that nothing is left to do in a full memory.
- * Collective over the world. timeout_s: the longest that the host waits for peers in one wait.
- * STATUS_INTERNAL: NCCL cannot be used, says why. */
+ * Collective over the world. timeout_s: the longest that the host waits for peers in one wait,
+ * for its own memory's exchanges too (watch.h). STATUS_INTERNAL, on all ranks: NCCL cannot be used, one rank says
+ * why. */
 enum status comm_use_nccl(struct comm *world, double timeout_s);
 void comm_use_staging(struct comm *world, double timeout_s);
 /* "NCCL 2.27.7"; "" in a program built without. */
@@ -82,6 +86,7 @@ void comm_allreduce(struct comm *comm, void *data, int64_t count, enum comm_type
 void comm_allgather(struct comm *comm, int64_t *out, const int64_t *in, int64_t count);
 void comm_broadcast(struct comm *comm, void *data, int64_t bytes, int root);
 void comm_barrier(struct comm *comm);
+
 /* ---- The device's memory: queued on `queue` (device.h), on the CPU done on return ---- */
 
 /* Sums in place, COMM_REAL or COMM_DOUBLE; the same bits on every rank. In buckets of bounded size: no transport sees
@@ -94,7 +99,7 @@ void comm_exchange_rows(struct comm *comm, enum device_queue queue, void *out, c
 
 /* A new group of the ranks with the same color, in rank order; the caller frees it. */
 struct comm *comm_split(struct comm *comm, int color);
-/* A new group of the ranks that share this node's memory; the caller frees it. */
+/* A new group of the ranks that share this node's memory, for host memory alone; the caller frees it. */
 struct comm *comm_split_node(struct comm *comm);
 /* Pointer to the MPI_Comm behind it, lent to the checkpoint writer; NULL for one process alone. */
 const void *comm_mpi_handle(struct comm *comm);

@@ -1,6 +1,7 @@
 /* Open MPI, host memory. Rows travel with one indexed datatype per peer, so that they leave from and land in their
  * places without being packed by us, and so that counts stay below 2^31 (rows, not bytes). */
 #include <mpi.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -87,6 +88,25 @@ static void mpi_exchange_rows(struct comm *comm, void *out, const void *in, int6
 
 static void mpi_barrier(struct comm *comm) { MPI(Barrier(handle_of(comm))); }
 
+/* A collective call cannot be left again; a barrier that is only asked about can. */
+static void mpi_meet(struct comm *comm, void (*waiting)(double seconds)) {
+    const double every = 0.05;
+    MPI_Request request;
+    MPI(Ibarrier(handle_of(comm), &request));
+    double start = MPI_Wtime(), next = start + every;
+    for (;;) {
+        int here;
+        MPI(Test(&request, &here, MPI_STATUS_IGNORE));
+        if (here) return;
+        double now = MPI_Wtime();
+        if (now >= next) {
+            waiting(now - start);
+            next = now + every;
+        }
+        sched_yield();
+    }
+}
+
 static const void *mpi_handle(struct comm *comm) { return &((struct mpi_comm *)comm)->mpi; }
 
 static struct comm *mpi_new(MPI_Comm mpi);
@@ -115,18 +135,20 @@ static const struct comm_ops mpi_ops = {
     .broadcast = mpi_broadcast,
     .exchange_rows = mpi_exchange_rows,
     .barrier = mpi_barrier,
+    .meet = mpi_meet,
     .split = mpi_split,
     .split_node = mpi_split_node,
     .mpi_handle = mpi_handle,
     .free = mpi_free,
 };
 
-static void end_the_job(void) { MPI_Abort(MPI_COMM_WORLD, STATUS_INTERNAL); }
+static void end_the_job(enum status status) { MPI_Abort(MPI_COMM_WORLD, status); }
 
 static struct comm *mpi_new(MPI_Comm mpi) {
     struct mpi_comm *comm = calloc(1, sizeof *comm);
     if (!comm) FATAL("out of memory");
     comm->base.ops = &mpi_ops;
+    comm->base.name = "part";
     comm->mpi = mpi;
     MPI(Comm_set_errhandler(mpi, MPI_ERRORS_RETURN));
     MPI(Comm_rank(mpi, &comm->base.rank));
@@ -146,5 +168,7 @@ struct comm *comm_mpi_new(void) {
     MPI_Comm mpi;
     MPI(Comm_dup(MPI_COMM_WORLD, &mpi));
     log_on_fatal(end_the_job);
-    return mpi_new(mpi);
+    struct comm *world = mpi_new(mpi);
+    world->name = "world";
+    return world;
 }

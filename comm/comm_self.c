@@ -34,6 +34,8 @@ static void self_exchange_rows(struct comm *comm, void *out, const void *in, int
 
 static void self_barrier(struct comm *comm) { (void)comm; }
 
+static void self_meet(struct comm *comm, void (*waiting)(double seconds)) { (void)comm, (void)waiting; }
+
 static struct comm *self_split(struct comm *comm, int color) {
     (void)comm, (void)color;
     return comm_self_new();
@@ -58,6 +60,7 @@ static const struct comm_ops self_ops = {
     .broadcast = self_broadcast,
     .exchange_rows = self_exchange_rows,
     .barrier = self_barrier,
+    .meet = self_meet,
     .split = self_split,
     .split_node = self_split_node,
     .mpi_handle = self_mpi_handle,
@@ -67,6 +70,6 @@ static const struct comm_ops self_ops = {
 struct comm *comm_self_new(void) {
     struct comm *comm = calloc(1, sizeof *comm);
     if (!comm) FATAL("out of memory");
-    *comm = (struct comm){.ops = &self_ops, .rank = 0, .size = 1};
+    *comm = (struct comm){.ops = &self_ops, .name = "world", .rank = 0, .size = 1};
     return comm;
 }

@@ -1,16 +1,16 @@
 #include "base/log.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "base/status.h"
-
 static int log_rank;
+static struct log_spot place = {-1, -1};
 static bool line_open; /* a progress line stands without its newline */
-static void (*on_fatal)(void);
+static log_fatal_handler *on_fatal;
 
 void log_init(int rank) { log_rank = rank; }
 
@@ -21,7 +21,17 @@ static bool is_terminal(void) {
     return isatty(STDOUT_FILENO) && !getenv("OMPI_COMM_WORLD_SIZE");
 }
 
-void log_on_fatal(void (*handler)(void)) { on_fatal = handler; }
+log_fatal_handler *log_on_fatal(log_fatal_handler *handler) {
+    log_fatal_handler *before = on_fatal;
+    on_fatal = handler;
+    return before;
+}
+
+void log_place(int64_t step, int layer) { place = (struct log_spot){step, layer}; }
+
+struct log_spot log_placed(void) {
+    return place;
+}
 
 static void end_progress(void) {
     if (line_open) fputc('\n', stdout);
@@ -68,14 +78,29 @@ void log_progress(const char *format, ...) {
     line_open = true;
 }
 
-void log_fatal(const char *file, int line, const char *format, ...) {
+static void end(enum status status, const char *file, int line, const char *format, va_list args)
+    __attribute__((noreturn, format(printf, 4, 0)));
+static void end(enum status status, const char *file, int line, const char *format, va_list args) {
+    char text[2048], where[64] = "";
+    if (place.step >= 0 && place.layer >= 0)
+        snprintf(where, sizeof where, "step %" PRId64 ", layer %d: ", place.step, place.layer);
+    else if (place.step >= 0)
+        snprintf(where, sizeof where, "step %" PRId64 ": ", place.step);
+    vsnprintf(text, sizeof text, format, args);
     fflush(stdout);
+    fprintf(stderr, "vqmoe: rank %d: %s%s:%d: %s\n", log_rank, where, file, line, text);
+    if (on_fatal) on_fatal(status);
+    _exit(status);
+}
+
+void log_fatal(const char *file, int line, const char *format, ...) {
     va_list args;
     va_start(args, format);
-    fprintf(stderr, "vqmoe: rank %d: %s:%d: ", log_rank, file, line);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    va_end(args);
-    if (on_fatal) on_fatal();
-    _exit(STATUS_INTERNAL);
+    end(STATUS_INTERNAL, file, line, format, args);
+}
+
+void log_fatal_status(enum status status, const char *file, int line, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    end(status, file, line, format, args);
 }

@@ -12,6 +12,7 @@ enum status {
     STATUS_CHECKPOINT = 4, /* checkpoint missing, foreign, damaged, of another shape */
     STATUS_WRITE = 5,      /* cannot write */
     STATUS_NOT_FINITE = 6, /* loss is NaN or infinite */
+    STATUS_PEER = 7,       /* a peer is lost or too late */
 };
 
 /* Records one line that names the file, the key, what was expected and what was found; returns status. A message
