@@ -21,7 +21,7 @@ static double measure(const char *const *overrides, int n) {
     int32_t *tokens = calloc((size_t)(step.rows * config.model.segment), sizeof *tokens);
     for (int64_t i = 0; i < step.rows * config.model.segment; ++i) tokens[i] = (int32_t)(i * 7919 % 205);
     for (int64_t i = 0; i < 3; ++i) step_gradients(&step, i, NULL, tokens, tokens);
-    double ratio = (double)step.arena.peak / footprint_of(&step).activations;
+    double ratio = (double)step.arenas.here.peak / footprint_of(&step).activations;
     free(tokens);
     step_free(&step);
     lm_free(&lm);
