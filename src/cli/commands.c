@@ -27,5 +27,7 @@ enum status cli_configure(struct config *config, const struct arguments *argumen
     enum status status =
         config_load(config, arguments->files, arguments->n_files, arguments->overrides, arguments->n_overrides);
     if ((status = comm_agree(world, status))) return status;
-    return start_operations(config, world);
+    if ((status = start_operations(config, world))) return status;
+    log_info("%s", start_description());
+    return STATUS_OK;
 }

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/log.h"
 #include "train/checkpoint.h"
 #include "train/start.h"
 
@@ -31,6 +32,7 @@ enum status loaded_open(struct loaded *loaded, const struct arguments *arguments
                                                 bytes, &V, &loaded->step);
     if (status) return status;
     if ((status = start_operations(config, world))) return status;
+    log_info("%s", start_description());
     status = text_open(&loaded->text, config);
     if (!status) status = take_alphabet(&loaded->text, bytes, V, path);
     if ((status = comm_agree(world, status))) return status;

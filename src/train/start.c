@@ -1,10 +1,13 @@
 #include "train/start.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/log.h"
 #include "kernels/ops.h"
 #include "train/threads.h"
+
+static char description[512];
 
 /* GPUs of this node, and who shares one. */
 struct node {
@@ -71,7 +74,7 @@ static enum status start_gpu(const struct config *config, struct comm *world, co
 
 enum status start_operations(const struct config *config, struct comm *world) {
     enum precision precision = config->precision == PRECISION_KIND_BF16 ? PRECISION_BF16 : PRECISION_FP32;
-    struct node node = {.reason = "device: cpu", .without = 0};
+    struct node node = {.without = 0};
     enum status status = STATUS_OK;
     if (precision == PRECISION_BF16 && sizeof(real) != sizeof(float))
         status = status_fail(STATUS_CONFIG, "precision: expected fp32 in a build with REAL=double, found bf16");
@@ -89,10 +92,13 @@ enum status start_operations(const struct config *config, struct comm *world) {
         status = gpu ? start_gpu(config, world, &node, precision) : check_cpu(config, world);
     if ((status = comm_agree(world, status))) return status;
     if (gpu)
-        log_info("device: cuda (%s), %s, rows by %s", ops_cuda_description(), precision ? "bf16" : "fp32",
-                 world->plane ? world->plane->name : "nobody: one rank");
+        snprintf(description, sizeof description, "device: cuda (%s), %s%s%s", ops_cuda_description(),
+                 precision ? "bf16" : "fp32", world->plane ? ", rows by " : "", world->plane ? world->plane->name : "");
     else
-        log_info("device: cpu (%s), %s, %s", config->device == DEVICE_CPU ? "asked for" : node.reason, ops_library(),
+        snprintf(description, sizeof description, "device: cpu (%s), %s, %s",
+                 config->device == DEVICE_CPU ? "as configured" : node.reason, ops_library(),
                  precision ? "bf16" : "fp32");
     return STATUS_OK;
 }
+
+const char *start_description(void) { return description; }
