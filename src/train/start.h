@@ -6,8 +6,9 @@
 #include "config/config.h"
 
 /* Before any model is made. STATUS_CONFIG: a device that is not there, fewer GPUs than ranks, what a combination of
- * keys cannot do; STATUS_INTERNAL: a GPU or NCCL cannot be used. Prints a line: the device and why, what the rows
- * travel by. Collective over the world. */
+ * keys cannot do; STATUS_INTERNAL: a GPU or NCCL cannot be used. Collective over the world. */
 enum status start_operations(const struct config *config, struct comm *world);
+/* "device: cpu (no NVIDIA driver), oneDNN 2.6.3, fp32": what was chosen, and why. */
+const char *start_description(void);
 
 #endif
