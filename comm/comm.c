@@ -70,19 +70,19 @@ void comm_exchange_rows(struct comm *comm, enum device_queue queue, void *out, c
 }
 
 void comm_barrier(struct comm *comm) {
-    meet(comm, "barrier", 0);
+    meet(comm, "barrier", -1);
     comm->ops->barrier(comm);
 }
 
 struct comm *comm_split(struct comm *comm, int color) {
-    meet(comm, "split", 0);
+    meet(comm, "split", -1);
     struct comm *part = comm->ops->split(comm, color);
     if (comm->plane) comm->plane->split(comm, part, color);
     return part;
 }
 
 struct comm *comm_split_node(struct comm *comm) {
-    meet(comm, "split by node", 0);
+    meet(comm, "split by node", -1);
     return comm->ops->split_node(comm);
 }
 

@@ -148,7 +148,7 @@ static void nccl_split(struct comm *comm, struct comm *part, int color) {
     ncclComm_t handle = group_of(comm)->handle, own = NULL;
     CHECK(color >= 0);
     if (handle) {
-        watch_note(comm, "split of NCCL's communicator", 0);
+        watch_note(comm, "split of NCCL's communicator", -1);
         watch_meet(comm);
         guard(limit);
         NCCL(handle, CommSplit(handle, part->size > 1 ? color : NCCL_SPLIT_NOCOLOR, comm->rank, &own, NULL));
@@ -206,7 +206,7 @@ static enum status begin(struct comm *world, ncclComm_t *handle) {
     root.ok = code == ncclSuccess;
     comm_broadcast(world, &root, sizeof root, 0);
     if (!root.ok) return status_fail(STATUS_INTERNAL, "ncclGetUniqueId: %s", ncclGetErrorString(code));
-    watch_note(world, "start of NCCL", 0);
+    watch_note(world, "start of NCCL", -1);
     watch_meet(world);
     guard(limit);
     code = ncclCommInitRank(handle, world->size, root.id, world->rank);

@@ -29,10 +29,12 @@ static void tell(char *text, size_t size) {
     size_t at = 0;
     for (int64_t i = noted - 1; i >= 0 && i >= noted - NOTES && at < size; --i) {
         const struct note *n = &notes[i % NOTES];
-        at += (size_t)snprintf(text + at, size - at, "%s%s of %" PRId64 " bytes in %s (rank %d of %d)",
-                               i == noted - 1 ? "" : "; ", n->operation, n->bytes, n->group, n->rank, n->size);
+        char bytes[32] = "";
+        if (n->bytes >= 0) snprintf(bytes, sizeof bytes, " (%" PRId64 " bytes)", n->bytes);
+        at += (size_t)snprintf(text + at, size - at, "%s%s%s in %s, rank %d of %d", i == noted - 1 ? "" : "; ",
+                               n->operation, bytes, n->group, n->rank, n->size);
         if (n->at.step >= 0 && at < size)
-            at += (size_t)snprintf(text + at, size - at, " at step %" PRId64 ", layer %d", n->at.step, n->at.layer);
+            at += (size_t)snprintf(text + at, size - at, ", at step %" PRId64 ", layer %d", n->at.step, n->at.layer);
     }
 }
 

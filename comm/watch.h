@@ -7,7 +7,7 @@
 
 /* From now on a wait of more than limit_s ends the job; while it lasts `look` (NULL: nothing) looks for lost peers. */
 void watch_start(double limit_s, void (*look)(void));
-/* Noted before it is asked for; bytes that this rank gives. `operation` is a literal. */
+/* Noted before it is asked for; bytes that this rank gives, -1: none to tell of. `operation` is a literal. */
 void watch_note(const struct comm *comm, const char *operation, int64_t bytes);
 /* Waits until all ranks of the group are here, so that the exchange of host memory that follows cannot hang. */
 void watch_meet(struct comm *comm);

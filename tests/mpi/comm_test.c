@@ -1,45 +1,18 @@
-/* Every function of comm.h against what a naive computation gives, on any number of ranks, and on one process alone
- * ("self"). What each rank holds is a function of rank and index, so that every rank can say what all others sent.
- *
- * No assertion leaves a function here: one rank that stopped would strand its peers. Failures are counted, and agreed
- * on at the end. */
+/* Every function of comm.h on host memory against what a naive computation gives, on any number of ranks, and on one
+ * process alone ("self"). The device's memory is plane_test.c's. */
 #include <math.h>
 #include <mpi.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "base/hash.h"
 #include "base/log.h"
 #include "comm/comm.h"
+#include "expect.h"
 
-static int failures, world_rank;
-static const char *part; /* which group is tested: all ranks, or one half */
-
-#define EXPECT(condition) ((condition) ? (void)0 : failed(__LINE__, #condition))
-static void failed(int line, const char *condition) {
-    if (++failures <= 20) fprintf(stderr, "comm_test.c:%d: rank %d (%s): %s\n", line, world_rank, part, condition);
-}
-
-static void *take(size_t bytes) {
-    void *data = malloc(bytes + 1);
-    if (!data) abort();
-    memset(data, 0xA5, bytes + 1);
-    return data;
-}
-
-static int64_t number(int64_t a, int64_t b, int64_t c, int64_t below) {
-    return (int64_t)(hash_splitmix64((uint64_t)(a * 1000003 + b * 1009 + c)) % (uint64_t)below);
-}
-
-/* What a rank contributes at an index: whole numbers, whose sums are exact in every type. */
 #define BIG ((INT64_C(1) << 45) + 1) /* times a value: whole numbers that a double does not hold */
-static int64_t value_of(int rank, int64_t i) { return number(rank, i, 1, 2001) - 1000; }
 
 static int64_t reduced(int size, int64_t i, enum comm_reduction reduction) {
     int64_t result = value_of(0, i);
@@ -96,24 +69,6 @@ static void test_same_bits(struct comm *comm) {
     free(x), free(all), free(bits);
 }
 
-static void test_buckets(struct comm *comm) {
-    const int64_t bucket = 1 << 20, counts[] = {0, 5, bucket, bucket + 1, 2 * bucket + 3};
-    for (int c = 0; c < 5; ++c) {
-        real *x = take((size_t)(counts[c] + 1) * sizeof *x);
-        for (int64_t i = 0; i <= counts[c]; ++i) x[i] = (real)((i + comm->rank) % 1000);
-        comm_allreduce_buckets(comm, x, counts[c]);
-        int64_t wrong = 0;
-        for (int64_t i = 0; i < counts[c]; ++i) {
-            real expected = 0;
-            for (int r = 0; r < comm->size; ++r) expected += (real)((i + r) % 1000);
-            wrong += x[i] != expected;
-        }
-        EXPECT(wrong == 0);
-        EXPECT(x[counts[c]] == (real)((counts[c] + comm->rank) % 1000));
-        free(x);
-    }
-}
-
 static void test_allgather(struct comm *comm) {
     const int64_t counts[] = {0, 1, 17, 4000};
     for (int c = 0; c < 4; ++c) {
@@ -139,94 +94,6 @@ static void test_broadcast(struct comm *comm) {
             EXPECT(data[counts[c]] == 0xA5);
             free(data);
         }
-}
-
-/* Who sends how many rows in which block of which peer. */
-struct traffic {
-    const char *name;
-    int blocks; /* per peer */
-    int64_t row_bytes, most;
-    enum { SOME, NONE, ONE_TO_ALL, ALL_TO_ONE } who;
-};
-
-static int64_t rows_of(const struct traffic *t, int size, int from, int to, int block) {
-    if (t->who == NONE || (t->who == ONE_TO_ALL && from != size - 1) || (t->who == ALL_TO_ONE && to != 0)) return 0;
-    int64_t rows = number(from * 64 + to, block, 7, 2 * t->most + 1) - t->most; /* about half of the blocks are empty */
-    return rows > 0 ? rows : 0;
-}
-
-static unsigned char byte_of(int from, int to, int block, int64_t row, int64_t byte) {
-    return (unsigned char)number(from * 4096 + to * 64 + block, row, byte, 256);
-}
-
-/* Places the blocks of all peers in an order of its own, with gaps between them. Returns the rows of the whole buffer.
- */
-static int64_t place_blocks(int64_t *offset, const int64_t *count, int n, int salt) {
-    int64_t at = 2;
-    int order[1024];
-    for (int i = 0; i < n; ++i) {
-        int j = (int)number(salt, i, 3, i + 1);
-        order[i] = order[j];
-        order[j] = i;
-    }
-    for (int i = 0; i < n; ++i) {
-        offset[order[i]] = at;
-        at += count[order[i]] + number(salt, i, 5, 3);
-    }
-    return at;
-}
-
-static void test_exchange(struct comm *comm, const struct traffic *t) {
-    int me = comm->rank, size = comm->size, n = size * t->blocks, *per_peer = take((size_t)size * sizeof *per_peer);
-    int64_t *numbers = take((size_t)n * 4 * sizeof *numbers);
-    int64_t *send_count = numbers, *send_offset = numbers + n, *receive_count = numbers + 2 * n,
-            *receive_offset = numbers + 3 * n;
-    for (int p = 0; p < size; ++p) {
-        per_peer[p] = t->blocks;
-        for (int i = 0; i < t->blocks; ++i) {
-            send_count[p * t->blocks + i] = rows_of(t, size, me, p, i);
-            receive_count[p * t->blocks + i] = rows_of(t, size, p, me, i);
-        }
-    }
-    int64_t bytes = t->row_bytes, in_bytes = place_blocks(send_offset, send_count, n, me) * bytes;
-    int64_t out_bytes = place_blocks(receive_offset, receive_count, n, 100 + me) * bytes;
-    unsigned char *in = take((size_t)in_bytes), *out = take((size_t)out_bytes), *expected = take((size_t)out_bytes);
-    for (int p = 0; p < size; ++p)
-        for (int i = 0; i < t->blocks; ++i) {
-            int at = p * t->blocks + i;
-            for (int64_t j = 0; j < send_count[at] * bytes; ++j)
-                in[send_offset[at] * bytes + j] = byte_of(me, p, i, j / bytes, j % bytes);
-            for (int64_t j = 0; j < receive_count[at] * bytes; ++j)
-                expected[receive_offset[at] * bytes + j] = byte_of(p, me, i, j / bytes, j % bytes);
-        }
-    int64_t *before = take((size_t)size * sizeof *before);
-    for (int p = 0; p < size; ++p) before[p] = comm->sent ? comm->sent[p] : 0;
-    comm_exchange_rows(comm, out, in, bytes, &(struct comm_blocks){per_peer, receive_offset, receive_count},
-                       &(struct comm_blocks){per_peer, send_offset, send_count});
-    for (int p = 0; p < size; ++p) { /* bytes by peer, added up */
-        for (int i = 0; i < t->blocks; ++i) before[p] += rows_of(t, size, me, p, i) * bytes;
-        EXPECT(comm->sent[p] == before[p]);
-    }
-    free(before);
-    if (memcmp(out, expected, (size_t)out_bytes + 1)) { /* gaps included: nothing lands beside its place */
-        failed(__LINE__, t->name);
-    }
-    free(per_peer), free(numbers), free(in), free(out), free(expected);
-}
-
-static void test_exchanges(struct comm *comm) {
-    const struct traffic traffics[] = {
-        {"exchange: one block of a byte", 1, 1, 5, SOME},
-        {"exchange: one block of rows", 1, 4 * 17, 9, SOME},
-        {"exchange: several blocks", 5, 24, 4, SOME},
-        {"exchange: many blocks", 40, 12, 3, SOME},
-        {"exchange: long messages", 3, 1024, 300, SOME},
-        {"exchange: nothing at all", 3, 8, 4, NONE},
-        {"exchange: no block", 0, 8, 4, NONE},
-        {"exchange: one rank sends", 4, 20, 6, ONE_TO_ALL},
-        {"exchange: one rank receives", 4, 20, 6, ALL_TO_ONE},
-    };
-    for (size_t i = 0; i < sizeof traffics / sizeof *traffics; ++i) test_exchange(comm, &traffics[i]);
 }
 
 /* Every set of failing ranks: all learn the status of the first, and it alone keeps its message. */
@@ -257,10 +124,8 @@ static void test_group(struct comm *comm, const char *name) {
     comm_barrier(comm);
     test_allreduce(comm);
     test_same_bits(comm);
-    test_buckets(comm);
     test_allgather(comm);
     test_broadcast(comm);
-    test_exchanges(comm);
     test_agree(comm);
     comm_barrier(comm);
 }
@@ -311,15 +176,16 @@ static void test_contract(struct comm *comm) {
     const struct comm_blocks good = {&one, zeros, counts}, fewer = {&one, zeros, counts + 1},
                              more = {&two, zeros, counts};
     char in[64] = "", out[64];
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < 5; ++i) {
         fflush(NULL);
         pid_t child = fork();
         if (child == 0) {
             if (!freopen("/dev/null", "w", stderr)) _exit(2);
-            if (i == 0) comm_exchange_rows(comm, out, in, 4, &good, &fewer);
-            if (i == 1) comm_exchange_rows(comm, out, in, 4, &more, &good);
+            if (i == 0) comm_exchange_rows(comm, QUEUE_COMPUTE, out, in, 4, &good, &fewer);
+            if (i == 1) comm_exchange_rows(comm, QUEUE_COMPUTE, out, in, 4, &more, &good);
             if (i == 2) comm_broadcast(comm, out, 4, 1);
             if (i == 3) comm_allreduce(comm, out, -1, COMM_REAL, COMM_SUM);
+            if (i == 4) comm_sum_here(comm, QUEUE_COMPUTE, out, 1, COMM_INT64);
             _exit(0);
         }
         int ended = 0;
