@@ -14,6 +14,8 @@ enum { PARALLEL_MIN = 16384 };
 real *partial_take(struct arena *scratch, int64_t n); /* [threads, n], zeroed */
 void partial_add(real *out, const real *partial, int64_t n);
 
+/* The library that multiplies, in this precision. */
+void cpu_gemm_start(enum precision precision);
 /* ops->gemm, and the same without rounding its factors. */
 void cpu_gemm(bool transpose_a, bool transpose_b, int64_t N, int64_t O, int64_t I, double alpha, const real *a,
               int64_t lda, const real *b, int64_t ldb, double beta, real *c, int64_t ldc);
@@ -25,6 +27,7 @@ void dropout_row(real *values, const struct dropout *dropout, uint32_t row, int6
 
 /* Fills this family's entries of the table. */
 void cpu_gemm_ops(struct ops *table);
+void cpu_linear_ops(struct ops *table);
 void cpu_elementwise_ops(struct ops *table);
 void cpu_embedding_ops(struct ops *table);
 void cpu_norm_ops(struct ops *table);

@@ -12,13 +12,14 @@ static void embedding_reference(double *out, const struct problem *p) {
 }
 
 static void embedding_forward(real *out, const struct problem *p) {
-    OP(embedding_forward)(out, p->in[0].r, p->ids, scale, p->c->size[0], p->c->size[1]);
+    RUN(embedding_forward, out, p->in[0].r, p->ids, scale, p->c->size[0], p->c->size[1]);
 }
 
 static void embedding_backward(const struct problem *p) {
-    OP(embedding_backward)(p->in[0].g, p->dout, p->ids, scale, p->c->size[0], p->c->size[1]);
+    RUN(embedding_backward, p->in[0].g, p->dout, p->ids, scale, &scratch, p->c->size[0], p->c->size[2], p->c->size[1]);
 }
 
+/* flag: one id alone */
 static void embedding(const struct op_case *c) {
     int64_t N = c->size[0], D = c->size[1], V = c->size[2];
     struct problem p = {
@@ -30,6 +31,7 @@ static void embedding(const struct op_case *c) {
         .flags = ROWS,
         .ids = random_ids(N, V),
     };
+    for (int64_t n = 0; n < N && c->flag; ++n) p.ids[n] = (int32_t)(V - 1);
     problem_input(&p, "weight", V * D, ADDS);
     check_problem(&p);
 }
@@ -42,7 +44,7 @@ static void sinusoid(const struct op_case *c) {
     for (int j = 0; j < COUNT(places); ++j) {
         real *out = TAKE(real, N * D);
         double *expected = TAKE(double, N *D);
-        OP(sinusoid)(out, places[j][0], places[j][1], dropout, N, D);
+        RUN(sinusoid, out, places[j][0], places[j][1], dropout, N, D);
         for (int64_t n = 0; n < N; ++n)
             for (int64_t i = 0; i < D; ++i) {
                 int64_t distance = places[j][0] + n * places[j][1], pair = i % (D / 2);
@@ -55,11 +57,17 @@ static void sinusoid(const struct op_case *c) {
 }
 
 static const struct op_case cases[] = {
-    {"embedding", embedding, .size = {0, 3, 5}},    {"embedding", embedding, .size = {1, 1, 1}},
-    {"embedding", embedding, .size = {3, 3, 2}},    {"embedding", embedding, .size = {65, 17, 11}},
-    {"embedding", embedding, .size = {257, 65, 7}}, {"sinusoid", sinusoid, .size = {0, 4, 0}},
-    {"sinusoid", sinusoid, .size = {1, 2, 0}},      {"sinusoid", sinusoid, .size = {3, 4, 0}, .p = 0.5},
-    {"sinusoid", sinusoid, .size = {65, 34, 17}},   {"sinusoid", sinusoid, .size = {200, 66, 1000}, .p = 0.3},
+    {"embedding", embedding, .size = {0, 3, 5}},
+    {"embedding", embedding, .size = {1, 1, 1}},
+    {"embedding", embedding, .size = {3, 3, 2}},
+    {"embedding", embedding, .size = {65, 17, 11}},
+    {"embedding", embedding, .size = {257, 65, 7}},
+    {"embedding", embedding, .size = {300, 20, 50}, .flag = true},
+    {"sinusoid", sinusoid, .size = {0, 4, 0}},
+    {"sinusoid", sinusoid, .size = {1, 2, 0}},
+    {"sinusoid", sinusoid, .size = {3, 4, 0}, .p = 0.5},
+    {"sinusoid", sinusoid, .size = {65, 34, 17}},
+    {"sinusoid", sinusoid, .size = {200, 66, 1000}, .p = 0.3},
 };
 
 int main(void) { return RUN_CASES("embedding", cases, EMBEDDING_OPS); }

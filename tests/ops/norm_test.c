@@ -16,13 +16,12 @@ static void layer_norm_reference(double *out, const struct problem *p) {
 }
 
 static void layer_norm_forward(real *out, const struct problem *p) {
-    OP(layer_norm_forward)(out, p->saved, p->in[0].r, p->in[1].r, p->in[2].r, p->c->size[0], p->c->size[1]);
+    RUN(layer_norm_forward, out, p->saved, p->in[0].r, p->in[1].r, p->in[2].r, p->c->size[0], p->c->size[1]);
 }
 
 static void layer_norm_backward(const struct problem *p) {
-    OP(layer_norm_backward)
-    (p->in[0].g, p->in[1].g, p->in[2].g, p->dout, p->in[0].r, p->saved, p->in[1].r, &scratch, p->c->size[0],
-     p->c->size[1]);
+    RUN(layer_norm_backward, p->in[0].g, p->in[1].g, p->in[2].g, p->dout, p->in[0].r, p->saved, p->in[1].r, &scratch,
+        p->c->size[0], p->c->size[1]);
 }
 
 static void layer_norm(const struct op_case *c) {
@@ -64,12 +63,11 @@ static void normalize_rows_reference(double *out, const struct problem *p) {
 }
 
 static void normalize_rows_forward(real *out, const struct problem *p) {
-    OP(normalize_rows_forward)(out, p->saved, p->in[0].r, norm_floor, p->c->size[0], p->c->size[1]);
+    RUN(normalize_rows_forward, out, p->saved, p->in[0].r, norm_floor, p->c->size[0], p->c->size[1]);
 }
 
 static void normalize_rows_backward(const struct problem *p) {
-    OP(normalize_rows_backward)
-    (p->in[0].g, p->dout, p->out, p->saved, norm_floor, p->c->size[0], p->c->size[1]);
+    RUN(normalize_rows_backward, p->in[0].g, p->dout, p->out, p->saved, norm_floor, p->c->size[0], p->c->size[1]);
 }
 
 /* Row 1 is below the floor, row 2 is zero. */

@@ -24,11 +24,11 @@ static void cross_entropy_reference(double *out, const struct problem *p) {
 }
 
 static void cross_entropy_forward(real *out, const struct problem *p) {
-    OP(cross_entropy_forward)(out, p->saved, p->in[0].r, p->ids, p->c->size[0], p->c->size[1]);
+    RUN(cross_entropy_forward, out, p->saved, p->in[0].r, p->ids, p->c->size[0], p->c->size[1]);
 }
 
 static void cross_entropy_backward(const struct problem *p) {
-    OP(cross_entropy_backward)(p->in[0].g, p->in[0].r, p->saved, p->ids, scale, p->c->size[0], p->c->size[1]);
+    RUN(cross_entropy_backward, p->in[0].g, p->in[0].r, p->saved, p->ids, scale, p->c->size[0], p->c->size[1]);
 }
 
 static void cross_entropy(const struct op_case *c) {
@@ -53,22 +53,23 @@ static void cross_entropy(const struct op_case *c) {
     for (int64_t n = 0; n < N; ++n) lse[n] += p.in[0].x[n * V + p.ids[n]];
     expect_close("lse", p.saved, lse, N, TOLERANCE);
     real *in_place = reals(p.in[0].x, N * V);
-    OP(cross_entropy_backward)(in_place, in_place, p.saved, p.ids, scale, N, V);
+    RUN(cross_entropy_backward, in_place, in_place, p.saved, p.ids, scale, N, V);
     assert_memory_equal(in_place, p.in[0].g, (size_t)(N * V) * sizeof *in_place);
 }
 
 /* Logits beyond the range of exp: only their differences count. */
 static void cross_entropy_large(const struct op_case *c) {
-    const real logits[2][3] = {{1000, 999, -1000}, {-1000, -1000, -1000}};
-    const int32_t targets[2] = {1, 2};
-    const double expected[2] = {log(exp(1) + 1), log(3)};
-    real losses[2], lse[2], dlogits[2][3];
-    OP(cross_entropy_forward)(losses, lse, logits[0], targets, c->size[0], c->size[1]);
-    OP(cross_entropy_backward)(dlogits[0], logits[0], lse, targets, 1, 2, 3);
+    const double values[2 * 3] = {1000, 999, -1000, -1000, -1000, -1000}, expected[2] = {log(exp(1) + 1), log(3)};
+    real *logits = reals(values, 2 * 3), *losses = TAKE(real, 2), *lse = TAKE(real, 2), *dlogits = TAKE(real, 2 * 3);
+    int32_t *targets = TAKE(int32_t, 2);
+    targets[0] = 1;
+    targets[1] = 2;
+    RUN(cross_entropy_forward, losses, lse, logits, targets, c->size[0], c->size[1]);
+    RUN(cross_entropy_backward, dlogits, logits, lse, targets, 1, c->size[0], c->size[1]);
     double tolerance = sizeof(real) == 4 ? 1e-4 : 1e-12; /* a float near 1000 has steps of 6e-5 */
     for (int n = 0; n < 2; ++n) assert_true(fabs(losses[n] - expected[n]) < tolerance);
-    assert_true(fabs(dlogits[0][0] - exp(1) / (exp(1) + 1)) < tolerance && dlogits[0][2] == 0);
-    assert_true(fabs(dlogits[1][2] + 2.0 / 3) < tolerance);
+    assert_true(fabs(dlogits[0] - exp(1) / (exp(1) + 1)) < tolerance && dlogits[2] == 0);
+    assert_true(fabs(dlogits[5] + 2.0 / 3) < tolerance);
 }
 
 /* flag: over all experts, else over the chosen ones. */
@@ -85,12 +86,12 @@ static void route_weights_reference(double *out, const struct problem *p) {
 
 static void route_weights_forward(real *out, const struct problem *p) {
     const int64_t *s = p->c->size;
-    OP(route_weights_forward)(out, p->in[0].r, p->ids, p->c->flag, s[0], s[1], s[2]);
+    RUN(route_weights_forward, out, p->in[0].r, p->ids, p->c->flag, s[0], s[1], s[2]);
 }
 
 static void route_weights_backward(const struct problem *p) {
     const int64_t *s = p->c->size;
-    OP(route_weights_backward)(p->in[0].g, p->dout, p->out, p->in[0].r, p->ids, p->c->flag, s[0], s[1], s[2]);
+    RUN(route_weights_backward, p->in[0].g, p->dout, p->out, p->in[0].r, p->ids, p->c->flag, s[0], s[1], s[2]);
 }
 
 /* Any experts, not the best: routes may be replayed from another run. */
@@ -125,15 +126,15 @@ static void balance_reference(double *out, const struct problem *p) {
 }
 
 static void balance_forward(real *out, const struct problem *p) {
-    double sums[128];
-    OP(balance_forward)(sums, p->in[0].r, tau, p->c->size[0], p->c->size[1]);
+    double *sums = TAKE(double, p->c->size[1]);
+    RUN(balance_forward, sums, p->in[0].r, tau, p->c->size[0], p->c->size[1]);
     for (int64_t e = 0; e < p->c->size[1]; ++e) out[e] = (real)sums[e];
 }
 
 static void balance_backward(const struct problem *p) {
-    double coefficient[128];
+    double *coefficient = TAKE(double, p->c->size[1]);
     for (int64_t e = 0; e < p->c->size[1]; ++e) coefficient[e] = p->dout[e] / scale;
-    OP(balance_backward)(p->in[0].g, p->in[0].r, coefficient, scale, tau, p->c->size[0], p->c->size[1]);
+    RUN(balance_backward, p->in[0].g, p->in[0].r, coefficient, scale, tau, p->c->size[0], p->c->size[1]);
 }
 
 static void balance(const struct op_case *c) {
@@ -148,6 +149,23 @@ static void balance(const struct op_case *c) {
     check_problem(&p);
 }
 
+/* flag: no slots, as on a rank without tokens. Coefficients, and the loss that they give. */
+static void balance_loss(const struct op_case *c) {
+    int64_t E = c->size[0];
+    double *sums = random_doubles(E), *counts = TAKE(double, E), *coefficient = TAKE(double, E);
+    double *loss = TAKE(double, 1), slots = c->flag ? 0 : (double)(3 * E), expected = 0;
+    for (int64_t e = 0; e < E; ++e) counts[e] = c->flag ? 0 : (double)random_below(7);
+    RUN(balance_loss, loss, coefficient, sums, counts, slots, 41, E);
+    KEEP_ROWS(loss, 1);
+    KEEP_ROWS(coefficient, E);
+    for (int64_t e = 0; e < E; ++e) {
+        double f = c->flag ? 0 : (double)E * counts[e] / slots;
+        assert_true(fabs(coefficient[e] - f) <= 1e-12 * f);
+        expected += f * sums[e] / 41;
+    }
+    assert_true(fabs(*loss - expected) <= 1e-12 * (double)E);
+}
+
 enum { LOGITS, A, B };
 
 static void mix_reference(double *out, const struct problem *p) {
@@ -160,12 +178,12 @@ static void mix_reference(double *out, const struct problem *p) {
 }
 
 static void mix_forward(real *out, const struct problem *p) {
-    OP(mix_forward)(out, p->saved, p->in[LOGITS].r, p->in[A].r, p->in[B].r, p->c->size[0], p->c->size[1]);
+    RUN(mix_forward, out, p->saved, p->in[LOGITS].r, p->in[A].r, p->in[B].r, p->c->size[0], p->c->size[1]);
 }
 
 static void mix_backward(const struct problem *p) {
-    OP(mix_backward)
-    (p->in[A].g, p->in[B].g, p->in[LOGITS].g, p->dout, p->saved, p->in[A].r, p->in[B].r, p->c->size[0], p->c->size[1]);
+    RUN(mix_backward, p->in[A].g, p->in[B].g, p->in[LOGITS].g, p->dout, p->saved, p->in[A].r, p->in[B].r, p->c->size[0],
+        p->c->size[1]);
 }
 
 static void mix(const struct op_case *c) {
@@ -193,13 +211,14 @@ static void mix(const struct op_case *c) {
 static void mix_large(const struct op_case *c) {
     enum { N = 40, D = 32 };
     (void)c;
-    real logits[2 * N], gates[2 * N], out[N * D], a[N * D], b[N * D];
+    real *logits = TAKE(real, 2 * N), *gates = TAKE(real, 2 * N), *out = TAKE(real, N * D);
+    real *a = TAKE(real, N * D), *b = TAKE(real, N * D);
     for (int i = 0; i < N * D; ++i) a[i] = 3, b[i] = 5;
     for (int n = 0; n < N; ++n) {
         logits[2 * n] = n % 2 ? 200 : -200;
         logits[2 * n + 1] = 0;
     }
-    ops->mix_forward(out, gates, logits, a, b, N, D);
+    RUN(mix_forward, out, gates, logits, a, b, N, D);
     for (int i = 0; i < N * D; ++i) assert_true(fabs((double)out[i] - (i / D % 2 ? 3 : 5)) < 1e-6);
 }
 
@@ -224,6 +243,10 @@ static const struct op_case cases[] = {
     {"balance", balance, .size = {3, 3}},
     {"balance", balance, .size = {17, 16}},
     {"balance", balance, .size = {300, 65}},
+    {"balance_loss", balance_loss, .size = {1}},
+    {"balance_loss", balance_loss, .size = {17}},
+    {"balance_loss", balance_loss, .size = {300}},
+    {"balance_loss", balance_loss, .size = {17}, .flag = true},
     {"mix", mix, .size = {0, 17}},
     {"mix", mix, .size = {1, 1}},
     {"mix", mix, .size = {3, 3}},

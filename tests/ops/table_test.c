@@ -20,8 +20,8 @@ static void every_entry_has_one_family(void **state) {
 static void no_entry_is_missing(void **state) {
     (void)state;
     static const char none[sizeof(void (*)(void))];
-    ops_init_cpu(2);
-    assert_string_equal(ops->name, "cpu");
+    test_device.start(2, test_precision());
+    assert_string_equal(ops->name, device->name);
     for (int i = 0; i < COUNT(listed); ++i) {
         const char *entry = (const char *)ops + offsetof(struct ops, gemm) + listed[i].index * sizeof none;
         if (!memcmp(entry, none, sizeof none)) fail_msg("%s is NULL", listed[i].name);
