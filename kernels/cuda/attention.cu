@@ -23,17 +23,29 @@ struct tile {
     int64_t b0, B, t0, Q, N, ld;
 };
 
-/* What dropout multiplies columns 4 quad .. 4 quad + 3 of a row by. */
-__device__ static void keep_factors(float factor[4], struct dropout dropout, uint32_t row, uint32_t quad) {
-    uint32_t words[4], threshold = (uint32_t)(dropout.p * 0x1p32);
-    float scale = (float)(1 / (1 - dropout.p));
-    rng_words(words, dropout.place, row, quad);
-    for (int e = 0; e < 4; ++e) factor[e] = words[e] >= threshold ? scale : 0;
+/* Dropout as kernels want it: kept where the random word is at least `below` (0: no dropout). */
+struct keep {
+    uint32_t below;
+    float scale;
+};
+
+static struct keep keep_of(struct dropout dropout) {
+    struct keep keep = {(uint32_t)(dropout.p * 0x1p32), (float)(1 / (1 - dropout.p))};
+    return keep;
+}
+
+/* What columns 4 quad .. 4 quad + 3 of a row are multiplied by. */
+__device__ static void keep_factors(float factor[4], struct keep keep, struct rng_place place, uint32_t row,
+                                    uint32_t quad) {
+    uint32_t words[4];
+    rng_words(words, place, row, quad);
+    for (int e = 0; e < 4; ++e) factor[e] = words[e] >= keep.below ? keep.scale : 0;
 }
 
 /* The warp's place in a row of scores. */
 struct row_place {
     int64_t h, b, i, seen, shift;
+    struct rng_place place; /* of dropout, with the head as lane, and its row */
     uint32_t global;
 };
 
@@ -45,13 +57,10 @@ __device__ static struct row_place row_place(int64_t row, const struct tile &til
     at.b = tile.b0 + matrix - at.h * tile.B;
     at.shift = tile.Q - 1 - at.i;
     at.seen = tile.N - at.shift;
+    at.place = s.dropout.place;
+    at.place.site |= (uint32_t)at.h << 16;
     at.global = (uint32_t)((s.row_first + at.b) * s.T + tile.t0 + at.i);
     return at;
-}
-
-__device__ static struct dropout head_dropout(struct dropout dropout, int64_t h) {
-    dropout.place.site |= (uint32_t)h << 16;
-    return dropout;
 }
 
 /* Scores of keys j .. j + 3 of a row, -infinity where they aren't seen; position NULL: absolute. */
@@ -63,15 +72,14 @@ __device__ static void load_scores(float x[4], const float *score, const float *
 
 /* p = dropout(softmax(score + shift(position))) and lse. p may be score: a lane writes what it alone has read. */
 template <typename T>
-__global__ static void probabilities(T *p, float *lse, const float *score, const float *position, struct tile tile,
-                                     struct attention_shape s) {
+__global__ static void probabilities(T *p, float *lse, const float *score, const float *position, struct keep keep,
+                                     struct tile tile, struct attention_shape s) {
     DYN_SHARED(float, rows);
     int lane = threadIdx.x % WARP;
-    int64_t fits = tile.ld < KEPT ? tile.ld : KEPT, step = (int64_t)gridDim.x * WARPS;
+    int64_t fits = tile.ld < KEPT ? tile.ld : (int64_t)KEPT, step = (int64_t)gridDim.x * WARPS;
     float *kept = rows + threadIdx.x / WARP * fits;
     for (int64_t row = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP; row < s.H * tile.B * tile.Q; row += step) {
         struct row_place at = row_place(row, tile, s);
-        struct dropout dropout = head_dropout(s.dropout, at.h);
         const float *scores = score + row * tile.ld, *positions = position ? position + row * tile.ld : NULL;
         float top = -FLT_MAX, sum = 0;
         for (int64_t j = 4 * lane; j < at.seen; j += 4 * WARP) {
@@ -94,9 +102,9 @@ __global__ static void probabilities(T *p, float *lse, const float *score, const
                 else
                     load_scores(x, scores, positions, j, at);
                 for (int e = 0; e < 4; ++e) x[e] = expf(x[e] - highest) * inverse;
-                if (dropout.p > 0) {
+                if (keep.below > 0) {
                     float factor[4];
-                    keep_factors(factor, dropout, at.global, (uint32_t)(j / 4));
+                    keep_factors(factor, keep, at.place, at.global, (uint32_t)(j / 4));
                     for (int e = 0; e < 4; ++e) x[e] *= factor[e];
                 }
             }
@@ -130,12 +138,11 @@ __device__ static void shift_row(float out[4], const float x[4], float last[4], 
 template <typename T>
 __global__ static void score_gradients(T *p, T *dscore, T *shifted, const float *score, const float *position,
                                        const float *dp, const float *dout, const float *out, const float *lse,
-                                       float scale, struct tile tile, struct attention_shape s) {
+                                       float scale, struct keep keep, struct tile tile, struct attention_shape s) {
     int lane = threadIdx.x % WARP;
     int64_t step = (int64_t)gridDim.x * WARPS;
     for (int64_t row = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP; row < s.H * tile.B * tile.Q; row += step) {
         struct row_place at = row_place(row, tile, s);
-        struct dropout dropout = head_dropout(s.dropout, at.h);
         const float *scores = score + row * tile.ld, *positions = position ? position + row * tile.ld : NULL;
         int64_t t = tile.t0 + at.i, query = ((at.b * s.T + t) * s.H + at.h) * s.D, first = row * tile.ld;
         float log_sum = lse[(at.b * s.H + at.h) * s.T + t], delta = 0, last[4] = {0, 0, 0, 0}, zero[4] = {0, 0, 0, 0};
@@ -150,7 +157,7 @@ __global__ static void score_gradients(T *p, T *dscore, T *shifted, const float 
             if (j < at.seen) {
                 load_scores(x, scores, positions, j, at);
                 load<4>(g, dp + first + j);
-                if (dropout.p > 0) keep_factors(factor, dropout, at.global, (uint32_t)(j / 4));
+                if (keep.below > 0) keep_factors(factor, keep, at.place, at.global, (uint32_t)(j / 4));
                 for (int e = 0; e < 4; ++e) {
                     float kept = expf(x[e] - log_sum);
                     x[e] = kept * factor[e];
@@ -261,4 +268,240 @@ __global__ static void unpack_queries(float *dq, float *partial, const float *th
             partial[((2 * part + 1) * s.H + h) * s.D + d] = sum_past;
         }
     }
+}
+
+/* What an operation works in, for `rows` batch rows at once. Q is BLOCK or T, T the type of factors, and [..., D] of
+ * factors padded. */
+template <typename T> struct work {
+    int64_t rows;
+    T *k, *v, *r;                 /* [H, B, S, D], r [H, S, D] */
+    T *qw, *qr, *dout;            /* [H, B, Q, D] q plus its bias; the backward's dout */
+    float *score, *position, *dp; /* [H, B, Q, S] */
+    T *p, *dscore, *shifted;      /* as score; in fp32 the three above */
+    float *through, *past;        /* [H, B, Q, D] of out, or of dq by way of keys and of distances */
+    float *dk, *dv, *dr;          /* [H, B, S, D], dr [H, S, D] */
+    float *partial;               /* [parts, 2, H, D] of the biases' gradients */
+    int64_t parts;                /* taken so far */
+};
+
+static int64_t block_rows(const struct attention_shape *s) { return s->T < BLOCK ? s->T : (int64_t)BLOCK; }
+
+static int64_t parts_of(int64_t rows) { return (rows + PART - 1) / PART; }
+
+/* Chunks of equal size, each with at most SCORES_MOST bytes of scores and their like. */
+static int64_t chunk_rows(const struct attention_shape *s, int64_t score_bytes) {
+    int64_t most = SCORES_MOST / (s->H * block_rows(s) * padded(s->S) * score_bytes);
+    most = most < 1 ? 1 : most;
+    int64_t chunks = (s->B + most - 1) / most;
+    return (s->B + chunks - 1) / chunks;
+}
+
+template <typename T>
+static struct work<T> work_take(struct arena *scratch, const struct attention_shape *s, bool relative, bool backward) {
+    struct work<T> w = {};
+    bool share = sizeof(T) == sizeof(float);
+    int64_t floats = 1 + relative + backward, factors = share ? 0 : 1 + (backward ? 1 + relative : 0);
+    w.rows = chunk_rows(s, floats *(int64_t)sizeof(float) + factors * (int64_t)sizeof(T));
+    int64_t matrices = s->H * w.rows, Q = block_rows(s), ld = padded(s->D), scores = matrices * Q * padded(s->S);
+    w.k = ARENA_ARRAY(scratch, T, matrices * s->S * ld);
+    w.v = ARENA_ARRAY(scratch, T, matrices * s->S * ld);
+    w.qw = ARENA_ARRAY(scratch, T, matrices *Q *ld);
+    w.score = ARENA_ARRAY(scratch, float, scores);
+    w.p = share ? (T *)w.score : ARENA_ARRAY(scratch, T, scores);
+    w.through = ARENA_ARRAY(scratch, float, matrices *Q * s->D);
+    if (relative) {
+        w.r = ARENA_ARRAY(scratch, T, s->H * s->S * ld);
+        w.qr = ARENA_ARRAY(scratch, T, matrices * Q * ld);
+        w.position = ARENA_ARRAY(scratch, float, scores);
+    }
+    if (!backward) return w;
+    w.dout = ARENA_ARRAY(scratch, T, matrices *Q *ld);
+    w.dp = ARENA_ARRAY(scratch, float, scores);
+    w.dscore = share ? (T *)w.dp : ARENA_ARRAY(scratch, T, scores);
+    w.dk = ARENA_ARRAY(scratch, float, matrices * s->S * s->D);
+    w.dv = ARENA_ARRAY(scratch, float, matrices * s->S * s->D);
+    if (!relative) return w;
+    w.shifted = share ? (T *)w.position : ARENA_ARRAY(scratch, T, scores);
+    w.past = ARENA_ARRAY(scratch, float, matrices *Q * s->D);
+    w.dr = ARENA_ARRAY(scratch, float, s->H * s->S * s->D);
+    int64_t tiles = (s->B + w.rows - 1) / w.rows * ((s->T + Q - 1) / Q);
+    w.partial = ARENA_ARRAY(scratch, float, tiles *parts_of(w.rows *Q) * 2 * s->H * s->D);
+    return w;
+}
+
+static struct tile
+tile_of(const struct attention_shape *s, int64_t b0, int64_t rows, int64_t t0) {
+    struct tile tile = {b0, rows, t0, s->T - t0, 0, 0};
+    if (tile.B > s->B - b0) tile.B = s->B - b0;
+    if (tile.Q > BLOCK) tile.Q = BLOCK;
+    tile.N = s->S - s->T + t0 + tile.Q;
+    tile.ld = padded(tile.N);
+    return tile;
+}
+
+template <typename T>
+static void pack_keys(const struct work<T> *w, const real *k, const real *v, int64_t b0, int64_t B,
+                      const struct attention_shape *s) {
+    int64_t batch = s->S * s->H * s->D;
+    launch_pack<T>(w->k, NULL, NULL, NULL, k + b0 * batch, batch, B, s->S, s);
+    launch_pack<T>(w->v, NULL, NULL, NULL, v + b0 * batch, batch, B, s->S, s);
+}
+
+/* r's last N rows: the distances that a block sees. */
+template <typename T>
+static struct factor distances(const struct work<T> *w, int64_t N, const struct attention_shape *s) {
+    return factor_row(factor_of(w->r, padded(s->D), s->S * padded(s->D)), s->S - N);
+}
+
+/* Scores of the tile through the keys, and against all distances; both scaled. */
+template <typename T>
+static void tile_scores(const struct work<T> *w, const real *q, const real *bias_w, const real *bias_r,
+                        const struct tile *tile, const struct attention_shape *s) {
+    int64_t ld = padded(s->D), batch = s->T * s->H * s->D;
+    double scale = 1 / sqrt((double)s->D);
+    launch_pack<T>(w->qw, bias_w, w->qr, bias_r, q + tile->b0 * batch + tile->t0 * s->H * s->D, batch, tile->B, tile->Q,
+                   s);
+    multiply_factors(false, true, tile->Q, tile->N, s->D, scale, factor_of(w->qw, ld, tile->Q * ld),
+                     factor_of(w->k, ld, s->S * ld), 0, w->score, tile->ld, tile->Q * tile->ld, s->H * tile->B);
+    if (w->r)
+        multiply_factors(false, true, tile->B * tile->Q, tile->N, s->D, scale,
+                         factor_of(w->qr, ld, tile->B * tile->Q * ld), distances(w, tile->N, s), 0, w->position,
+                         tile->ld, tile->B * tile->Q * tile->ld, s->H);
+}
+
+template <typename T>
+static void forward_tile(const struct work<T> *w, real *out, real *lse, const real *q, const real *bias_w,
+                         const real *bias_r, const struct tile *tile, const struct attention_shape *s) {
+    int64_t ld = padded(s->D), matrices = s->H * tile->B, batch = s->T * s->H * s->D;
+    int64_t kept = tile->ld < KEPT ? tile->ld : (int64_t)KEPT;
+    tile_scores(w, q, bias_w, bias_r, tile, s);
+    LAUNCH_SHARED((probabilities<T>), blocks_for(matrices * tile->Q * WARP, WARPS * WARP), WARPS * WARP,
+                  (size_t)(WARPS * kept) * sizeof(float), w->p, lse, w->score, w->position, keep_of(s->dropout), *tile,
+                  *s);
+    multiply_factors(false, false, tile->Q, s->D, tile->N, 1, factor_of(w->p, tile->ld, tile->Q * tile->ld),
+                     factor_of(w->v, ld, s->S * ld), 0, w->through, s->D, tile->Q * s->D, matrices);
+    launch_unpack(out + tile->b0 * batch + tile->t0 * s->H * s->D, batch, w->through, tile->B, tile->Q, s);
+}
+
+template <typename T>
+static void forward(real *out, real *lse, const real *q, const real *k, const real *v, const real *r,
+                    const real *bias_w, const real *bias_r, struct arena *scratch, const struct attention_shape *s) {
+    struct arena_mark mark = arena_mark(scratch);
+    struct work<T> w = work_take<T>(scratch, s, r, false);
+    if (r) launch_pack<T>(w.r, NULL, NULL, NULL, r, 0, 1, s->S, s);
+    for (int64_t b0 = 0; b0 < s->B; b0 += w.rows) {
+        pack_keys(&w, k, v, b0, tile_of(s, b0, w.rows, 0).B, s);
+        for (int64_t t0 = 0; t0 < s->T; t0 += BLOCK) {
+            struct tile tile = tile_of(s, b0, w.rows, t0);
+            forward_tile(&w, out, lse, q, bias_w, bias_r, &tile, s);
+        }
+    }
+    arena_release(scratch, mark);
+}
+
+/* The products of the gradients of scores; through is dq by way of the keys. The chunk's first tile sees all keys, and
+ * sets dk and dv. */
+template <typename T>
+static void key_gradients(const struct work<T> *w, const struct tile *tile, const struct attention_shape *s) {
+    int64_t ld = padded(s->D), matrices = s->H * tile->B, rows = tile->Q * ld, keys = s->S * s->D;
+    double old = tile->N < s->S ? 1 : 0;
+    struct factor p = factor_of(w->p, tile->ld, tile->Q * tile->ld);
+    struct factor dscore = factor_of(w->dscore, tile->ld, tile->Q * tile->ld);
+    multiply_factors(true, false, tile->N, s->D, tile->Q, 1, p, factor_of(w->dout, ld, rows), old, w->dv, s->D, keys,
+                     matrices);
+    multiply_factors(true, false, tile->N, s->D, tile->Q, 1, dscore, factor_of(w->qw, ld, rows), old, w->dk, s->D, keys,
+                     matrices);
+    multiply_factors(false, false, tile->Q, s->D, tile->N, 1, dscore, factor_of(w->k, ld, s->S * ld), 0, w->through,
+                     s->D, tile->Q * s->D, matrices);
+}
+
+/* The same by way of the distances, whose gradient adds up over all chunks. */
+template <typename T>
+static void distance_gradients(const struct work<T> *w, const struct tile *tile, const struct attention_shape *s) {
+    int64_t ld = padded(s->D), rows = tile->B * tile->Q;
+    struct factor shifted = factor_of(w->shifted, tile->ld, rows * tile->ld);
+    multiply_factors(true, false, tile->N, s->D, rows, 1, shifted, factor_of(w->qr, ld, rows * ld),
+                     tile->N < s->S || tile->b0 > 0 ? 1 : 0, w->dr + (s->S - tile->N) * s->D, s->D, s->S * s->D, s->H);
+    multiply_factors(false, false, rows, s->D, tile->N, 1, shifted, distances(w, tile->N, s), 0, w->past, s->D,
+                     rows * s->D, s->H);
+}
+
+template <typename T>
+static void backward_tile(struct work<T> *w, real *dq, const real *dout, const real *out, const real *lse,
+                          const real *q, const real *bias_w, const real *bias_r, const struct tile *tile,
+                          const struct attention_shape *s) {
+    int64_t ld = padded(s->D), matrices = s->H * tile->B, batch = s->T * s->H * s->D;
+    int64_t first = tile->b0 * batch + tile->t0 * s->H * s->D;
+    tile_scores(w, q, bias_w, bias_r, tile, s);
+    launch_pack<T>(w->dout, NULL, NULL, NULL, dout + first, batch, tile->B, tile->Q, s);
+    multiply_factors(false, true, tile->Q, tile->N, s->D, 1, factor_of(w->dout, ld, tile->Q * ld),
+                     factor_of(w->v, ld, s->S * ld), 0, w->dp, tile->ld, tile->Q * tile->ld, matrices);
+    LAUNCH((score_gradients<T>), blocks_for(matrices * tile->Q * WARP, WARPS * WARP), WARPS * WARP, w->p, w->dscore,
+           w->shifted, w->score, w->position, w->dp, dout, out, lse, (float)(1 / sqrt((double)s->D)),
+           keep_of(s->dropout), *tile, *s);
+    key_gradients(w, tile, s);
+    if (!w->r) {
+        launch_unpack(dq + first, batch, w->through, tile->B, tile->Q, s);
+        return;
+    }
+    distance_gradients(w, tile, s);
+    int64_t parts = parts_of(tile->B * tile->Q), columns = s->H * ((s->D + WARP - 1) / WARP);
+    LAUNCH(unpack_queries, blocks_for(parts * columns * WARP, WARPS * WARP), WARPS * WARP, dq,
+           w->partial + w->parts * 2 * s->H * s->D, w->through, w->past, parts, *tile, *s);
+    w->parts += parts;
+}
+
+template <typename T>
+static void backward(real *dq, real *dk, real *dv, real *dr, real *dbias_w, real *dbias_r, const real *dout,
+                     const real *out, const real *lse, const real *q, const real *k, const real *v, const real *r,
+                     const real *bias_w, const real *bias_r, struct arena *scratch, const struct attention_shape *s) {
+    struct arena_mark mark = arena_mark(scratch);
+    struct work<T> w = work_take<T>(scratch, s, r, true);
+    int64_t row = s->H * s->D, batch = s->S * row;
+    if (r) launch_pack<T>(w.r, NULL, NULL, NULL, r, 0, 1, s->S, s);
+    for (int64_t b0 = 0; b0 < s->B; b0 += w.rows) {
+        int64_t B = tile_of(s, b0, w.rows, 0).B;
+        pack_keys(&w, k, v, b0, B, s);
+        for (int64_t t0 = (s->T - 1) / BLOCK * BLOCK; t0 >= 0; t0 -= BLOCK) {
+            struct tile tile = tile_of(s, b0, w.rows, t0);
+            backward_tile(&w, dq, dout, out, lse, q, bias_w, bias_r, &tile, s);
+        }
+        launch_unpack(dk + b0 * batch, batch, w.dk, B, s->S, s);
+        launch_unpack(dv + b0 * batch, batch, w.dv, B, s->S, s);
+    }
+    if (r) {
+        launch_unpack(dr, 0, w.dr, 1, s->S, s);
+        add_partials(dbias_w, w.partial, 2 * row, NULL, 1, w.parts, row);
+        add_partials(dbias_r, w.partial + row, 2 * row, NULL, 1, w.parts, row);
+    }
+    arena_release(scratch, mark);
+}
+
+static void attention_forward(real *out, real *lse, const real *q, const real *k, const real *v, const real *r,
+                              const real *bias_w, const real *bias_r, struct arena *scratch,
+                              const struct attention_shape *s) {
+    if (s->B == 0 || s->T == 0) return;
+    (cuda.precision == PRECISION_BF16 ? forward<__nv_bfloat16> : forward<float>)(out, lse, q, k, v, r, bias_w, bias_r,
+                                                                                 scratch, s);
+}
+
+static void attention_backward(real *dq, real *dk, real *dv, real *dr, real *dbias_w, real *dbias_r, const real *dout,
+                               const real *out, const real *lse, const real *q, const real *k, const real *v,
+                               const real *r, const real *bias_w, const real *bias_r, struct arena *scratch,
+                               const struct attention_shape *s) {
+    size_t bytes = (size_t)(s->S * s->H * s->D) * sizeof(real);
+    if (s->B == 0 || s->T == 0) { /* nothing asks: no gradients */
+        if (s->B > 0) device->set(dk, 0, (size_t)s->B * bytes);
+        if (s->B > 0) device->set(dv, 0, (size_t)s->B * bytes);
+        if (r) device->set(dr, 0, bytes);
+        return;
+    }
+    (cuda.precision == PRECISION_BF16 ? backward<__nv_bfloat16> : backward<float>)(dq, dk, dv, dr, dbias_w, dbias_r,
+                                                                                   dout, out, lse, q, k, v, r, bias_w,
+                                                                                   bias_r, scratch, s);
+}
+
+void cuda_attention_ops(struct ops *table) {
+    table->attention_forward = attention_forward;
+    table->attention_backward = attention_backward;
 }

@@ -106,8 +106,8 @@ static void place_bias(float *out, const float *bias, const struct groups *group
         LAUNCH((spread_bias<1>), blocks, THREADS, out, bias, groups->begin_here, groups->count, first, end, O);
 }
 
-/* A product per group that has rows: cublasGemmGroupedBatchedEx takes bf16 factors for bf16 results only, and its
- * arguments would have to go to the device first. One cast, and one pass over the bias, serve all groups. begin_here
+/* A product per group that has rows: cublasGemmGroupedBatchedEx rounds results of bf16 factors to bf16 too, and
+ * wants its pointers in the device's memory. One cast, and one pass over the bias, serve all groups. begin_here
  * NULL: one group. */
 static void forward(bool exact, real *out, const real *in, const real *weight, const real *bias,
                     const struct groups *groups, int64_t O, int64_t I) {
