@@ -148,7 +148,7 @@ void cuda_sort(int64_t *order, int64_t *place, int64_t *counts, int64_t *begin, 
         bool last = !(E >> shift >> DIGIT_BITS);
         int32_t *next_slots = last ? NULL : next + N;
         LAUNCH(count_digits, (unsigned)tiles, DIGITS, tile_counts, keys, shift, (unsigned)E, N);
-        LAUNCH(sum_tiles, SORT_WARPS, DIGITS, tile_counts, totals, tiles);
+        LAUNCH(sum_tiles, DIGITS / SORT_WARPS, DIGITS, tile_counts, totals, tiles);
         LAUNCH(place_slots, (unsigned)tiles, DIGITS, next, next_slots, last ? order : NULL, last ? place : NULL, keys,
                slots, tile_counts, totals, shift, (unsigned)E, N);
         keys = next, slots = next_slots;
@@ -275,7 +275,7 @@ enum { BINS = 4096, SLICE = 16384, SLICES = 64 };
 __global__ static void count_slice(int32_t *parts, const int32_t *ids, int64_t slice, int64_t N, int64_t M) {
     SHARED(int, bins, [BINS]);
     int64_t low = (int64_t)blockIdx.x * BINS, first = (int64_t)blockIdx.y * slice;
-    int64_t end = first + slice < N ? first + slice : N, width = M - low < BINS ? M - low : BINS;
+    int64_t end = first + slice < N ? first + slice : N, width = M - low < BINS ? M - low : (int64_t)BINS;
     for (int64_t m = threadIdx.x; m < width; m += blockDim.x) bins[m] = 0;
     __syncthreads();
     for (int64_t n = first + threadIdx.x; n < end; n += blockDim.x) {
