@@ -32,8 +32,10 @@ static void *cuda_allocate(size_t bytes) {
     return memory_or_null(memory, code, "cudaMalloc");
 }
 
+/* Queued work may still use it; who waits here also looks for lost peers, cudaFree would not. */
 static void cuda_release(void *memory, size_t bytes) {
     (void)bytes;
+    device_finish_all();
     CUDA(cudaFree(memory));
 }
 
@@ -45,6 +47,7 @@ static void *cuda_allocate_pinned(size_t bytes) {
 
 static void cuda_release_pinned(void *memory, size_t bytes) {
     (void)bytes;
+    device_finish_all();
     CUDA(cudaFreeHost(memory));
 }
 
@@ -136,8 +139,7 @@ void *cuda_workspace(enum workspace_slot slot, size_t bytes) {
         size_t bytes;
     } held[WORKSPACE_SLOTS];
     if (bytes <= held[slot].bytes) return held[slot].memory;
-    cuda_finish(cuda_mark(QUEUE_COMPUTE)); /* whoever still works in it */
-    CUDA(cudaFree(held[slot].memory));
+    if (held[slot].memory) cuda_release(held[slot].memory, held[slot].bytes);
     bytes = (bytes + grain - 1) / grain * grain;
     held[slot].memory = cuda_allocate(bytes);
     held[slot].bytes = bytes;
