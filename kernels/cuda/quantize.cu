@@ -270,9 +270,23 @@ static void code_error_backward(real *dx, real *dtable, const real *x, const rea
     }
 }
 
+__global__ static void add_each(double *out, const double *in, int64_t n) {
+    for (int64_t i = thread_here(); i < n; i += threads_here()) out[i] += in[i];
+}
+
+static void add_counts(double *counts, const int32_t *codes, int64_t N, int64_t M) {
+    double *fresh = (double *)cuda_workspace(WORKSPACE_GEMM_C, (size_t)M * sizeof *fresh);
+    ops->histogram(fresh, codes, N, M);
+    LAUNCH(add_each, blocks_for(M, ROW_THREADS), ROW_THREADS, counts, fresh, M);
+}
+
 static void code_sums(double *counts, double *sums, const real *x, const int32_t *codes, int64_t N, int64_t M,
                       int64_t D) {
     if (!N) return;
+    if (!sums) {
+        add_counts(counts, codes, N, M);
+        return;
+    }
     row_sums<double> a = {sums, NULL, counts, NULL, x, NULL, codes, NULL, NULL, 0, 1, N, M, D};
     char *memory = (char *)cuda_workspace(WORKSPACE_PARTIAL, sums_bytes<double>(N, M, D));
     sum_by_code<double, false>(a, memory, is_wide(D, sums, x));

@@ -167,6 +167,24 @@ static void sort_by_expert(int64_t *order, int64_t *place, int64_t *counts, cons
 /* ---- Rows ---- */
 
 template <int WIDTH>
+__global__ static void scatter_each(real *out, const real *in, const int64_t *place, int64_t K, int64_t N, int64_t D) {
+    for (int64_t i = warp_here(); i < N; i += warps_here()) {
+        int64_t at = place[i];
+        auto *to = row_at<WIDTH>(out, at < 0 ? 0 : at, D);
+        auto *from = row_at<WIDTH>(in, i / K, D);
+        for (int64_t j = lane_here(); j < D / WIDTH && at >= 0; j += WARP) to[j] = from[j];
+    }
+}
+
+static void scatter_rows(real *out, const real *in, const int64_t *place, int64_t K, int64_t N, int64_t D) {
+    if (!N) return;
+    if (is_wide(D, out, in))
+        LAUNCH((scatter_each<WIDE>), warp_blocks(N), ROW_THREADS, out, in, place, K, N, D);
+    else
+        LAUNCH((scatter_each<1>), warp_blocks(N), ROW_THREADS, out, in, place, K, N, D);
+}
+
+template <int WIDTH>
 __global__ static void gather_each(real *out, const real *in, const int64_t *index, int64_t divisor, int64_t N,
                                    int64_t D) {
     for (int64_t n = warp_here(); n < N; n += warps_here()) {
@@ -306,6 +324,7 @@ static void histogram(double *counts, const int32_t *ids, int64_t N, int64_t M) 
 
 void cuda_route_ops(struct ops *table) {
     table->sort_by_expert = sort_by_expert;
+    table->scatter_rows = scatter_rows;
     table->gather_rows = gather_rows;
     table->combine_forward = combine_forward;
     table->combine_backward = combine_backward;
