@@ -243,6 +243,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
     properties->l2CacheSize = 50 << 20;
     properties->managedMemory = properties->concurrentManagedAccess = properties->unifiedAddressing = 1;
     properties->pciBusID = device;
+    properties->uuid.bytes[15] = (char)(device + 1);
     return cudaSuccess;
 }
 
