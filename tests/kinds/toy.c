@@ -78,8 +78,11 @@ static void shake(struct lm *lm) {
         struct param *p = lm->params.list[i];
         int64_t first = p->count ? p->first * (p->size / p->count) : 0;
         if (p->placement == PLACE_STATE) continue;
+        size_t bytes = (size_t)p->size * sizeof(real);
+        real *data = device_edit(p->data, bytes);
         for (int64_t j = 0; j < p->size; ++j)
-            p->data[j] += (real)(0.4 * noise(hash_string(p->name), (uint64_t)(first + j)));
+            data[j] += (real)(0.4 * noise(hash_string(p->name), (uint64_t)(first + j)));
+        device_edit_close(data, p->data, bytes);
     }
 }
 
