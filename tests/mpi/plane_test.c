@@ -36,8 +36,10 @@ static void *put(enum device_queue queue, const void *from, size_t bytes) {
     return here;
 }
 
-/* What it holds after the work of `queue`; gives it back. */
+/* What it holds after the work of `queue`; gives it back. A copy to ordinary memory waits in CUDA itself, which looks
+ * for nobody: so it waits before. */
 static void get(enum device_queue queue, void *to, void *here, size_t bytes) {
+    device->finish(device->mark(queue));
     copy_on(queue, to, here, bytes);
     device->finish(device->mark(queue));
     device->release(here, bytes + 1);
