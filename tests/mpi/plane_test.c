@@ -1,7 +1,7 @@
 /* The device's memory between ranks: sums, exchanges of rows, groups, and what may be under way at once, over every
  * plane. Rows that move must arrive with the same bits, and nothing may land beside their places.
- * Usage: test_plane self|host|staged|nccl [sleeps|dies]
- * The last: the last rank does that in the middle of a step. */
+ * Usage: test_plane self|host|staged|nccl [comes|sleeps|dies]
+ * The last: what the last rank does in the middle of a step; the exchange is all there is then. */
 #include <math.h>
 #include <mpi.h>
 #include <signal.h>
@@ -12,22 +12,36 @@
 #include "comm/comm.h"
 #include "expect.h"
 #ifdef ON_CUDA
+#include <cuda_runtime_api.h>
+
 #include "kernels/ops.h"
 #endif
 
-/* Device memory that holds the same as `from`, for work on `queue`. */
+/* On the queue itself, so that nothing but its own order stands between this and what a plane does on it. */
+static void copy_on(enum device_queue queue, void *to, const void *from, size_t bytes) {
+#ifdef ON_CUDA
+    cudaStream_t stream = (cudaStream_t)device->stream(queue);
+    if (cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream)) FATAL("cudaMemcpyAsync");
+#else
+    (void)queue;
+    memcpy(to, from, bytes);
+#endif
+}
+
+/* Device memory that holds the same as `from`, which stays as it is until `get`, for work on `queue`. */
 static void *put(enum device_queue queue, const void *from, size_t bytes) {
     void *here = device->allocate(bytes + 1);
     if (!here) abort();
-    device->upload(here, from, bytes);
-    device->await(queue, device->mark(QUEUE_COMPUTE));
+    copy_on(queue, here, from, bytes);
     return here;
 }
 
-/* What it holds after the work of `queue`; gives it back. */
+/* What it holds after the work of `queue`; gives it back. A copy to ordinary memory waits in CUDA itself, which looks
+ * for nobody: so it waits before. */
 static void get(enum device_queue queue, void *to, void *here, size_t bytes) {
-    device->await(QUEUE_COMPUTE, device->mark(queue));
-    device->download(to, here, bytes);
+    device->finish(device->mark(queue));
+    copy_on(queue, to, here, bytes);
+    device->finish(device->mark(queue));
     device->release(here, bytes + 1);
 }
 
@@ -121,7 +135,7 @@ struct exchange {
     int64_t *numbers; /* counts and offsets, of both directions */
     struct comm_blocks receive, send;
     size_t in_bytes, out_bytes;
-    unsigned char *in, *expected;
+    unsigned char *in, *before, *expected; /* before: what is there where rows arrive */
     void *in_here, *out_here;
 };
 
@@ -144,6 +158,7 @@ static struct exchange prepare(struct comm *comm, const struct traffic *t, enum 
     x.in_bytes = (size_t)(place_blocks(x.send.offset, x.send.count, n, salt ? salt + me : 0) * bytes);
     x.out_bytes = (size_t)(place_blocks(x.receive.offset, x.receive.count, n, salt ? salt + 100 + me : 0) * bytes);
     x.in = take(x.in_bytes);
+    x.before = take(x.out_bytes);
     x.expected = take(x.out_bytes);
     for (int p = 0; p < size; ++p)
         for (int i = 0; i < t->blocks; ++i) {
@@ -153,10 +168,8 @@ static struct exchange prepare(struct comm *comm, const struct traffic *t, enum 
             for (int64_t j = 0; j < x.receive.count[at] * bytes; ++j)
                 x.expected[x.receive.offset[at] * bytes + j] = byte_of(p, me, i, j / bytes, j % bytes);
         }
-    unsigned char *nothing = take(x.out_bytes);
     x.in_here = put(queue, x.in, x.in_bytes);
-    x.out_here = put(queue, nothing, x.out_bytes);
-    free(nothing);
+    x.out_here = put(queue, x.before, x.out_bytes);
     return x;
 }
 
@@ -179,7 +192,7 @@ static void finish(const struct exchange *x) {
     get(x->queue, in, x->in_here, x->in_bytes);
     if (memcmp(out, x->expected, x->out_bytes)) failed(__FILE__, __LINE__, x->traffic->name);
     EXPECT(!memcmp(in, x->in, x->in_bytes));
-    free(out), free(in), free(x->per_peer), free(x->numbers), free(x->in), free(x->expected);
+    free(out), free(in), free(x->per_peer), free(x->numbers), free(x->in), free(x->before), free(x->expected);
 }
 
 static void test_exchanges(struct comm *comm) {
@@ -214,9 +227,8 @@ static void test_overlap(struct comm *comm) {
     begin(comm, &a);
     comm_sum_here(comm, QUEUE_REDUCE, sum_here, N, COMM_REAL);
     begin(comm, &b);
-    void *back = put(QUEUE_DISPATCH, b.in, b.in_bytes);
-    device->set(back, 0xA5, b.in_bytes);
-    device->await(QUEUE_DISPATCH, device->mark(QUEUE_COMPUTE));
+    unsigned char *returned = take(b.in_bytes);
+    void *back = put(QUEUE_DISPATCH, returned, b.in_bytes);
     comm_exchange_rows(comm, QUEUE_DISPATCH, back, b.out_here, second.row_bytes, &b.send, &b.receive);
     get(QUEUE_REDUCE, x, sum_here, N * sizeof *x);
     for (int i = 0; i < N; ++i) {
@@ -224,7 +236,6 @@ static void test_overlap(struct comm *comm) {
         for (int r = 0; r < comm->size; ++r) expected += value_of(r, i);
         EXPECT(x[i] == (real)expected);
     }
-    unsigned char *returned = take(b.in_bytes);
     get(QUEUE_DISPATCH, returned, back, b.in_bytes);
     EXPECT(!memcmp(returned, b.in, b.in_bytes));
     finish(&b);
@@ -267,21 +278,21 @@ static void use(struct comm *world, const char *plane, double limit) {
     EXPECT(none ? !world->plane : world->plane && !strcmp(world->plane->name, plane));
 }
 
-/* The last rank stops in layer 2 of step 5; the others go on to wait for it. */
-static void lose_the_last(struct comm *world, bool dies) {
-    const struct traffic traffic = {"lost", 2, 32, 10, SOME};
+/* The last rank may stop in layer 2 of step 5; the others go on to wait for its rows. */
+static void lose_the_last(struct comm *world, const char *way) {
+    const struct traffic traffic = {"lost", 8, 32, 10, ONE_TO_ALL};
     struct comm *group = comm_split(world, 0);
     group->name = "experts";
     struct exchange x = prepare(group, &traffic, QUEUE_DISPATCH, 3);
     log_place(5, 2);
     if (group->rank == group->size - 1) {
-        if (dies) raise(SIGKILL);
-        sleep(60);
+        if (!strcmp(way, "dies")) raise(SIGKILL);
+        if (!strcmp(way, "sleeps")) sleep(60);
     }
     begin(group, &x);
     log_place(5, 3); /* the host is ahead of its device */
     finish(&x);
-    _exit(0);
+    comm_free(group);
 }
 
 static void choose_device(void) {
@@ -301,10 +312,13 @@ int main(int argc, char **argv) {
     choose_device();
     struct comm *world = strcmp(plane, "self") ? comm_mpi_new() : comm_self_new();
     use(world, plane, *lost ? 1 : 30);
-    if (*lost) lose_the_last(world, !strcmp(lost, "dies"));
-    test_group(world, "all ranks");
-    test_sums(world, QUEUE_REDUCE, 2 * (1 << 20) + 3);
-    test_split(world);
+    if (*lost) {
+        lose_the_last(world, lost);
+    } else {
+        test_group(world, "all ranks");
+        test_sums(world, QUEUE_REDUCE, 2 * (1 << 20) + 3);
+        test_split(world);
+    }
     comm_free(world);
     int total;
     MPI_Allreduce(&failures, &total, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
