@@ -176,7 +176,7 @@ static const struct op_case cases[] = {
     {"attention", attention, .size = {2, 65, 130, 2, 16}, .p = 0.3, .flag = true},
     {"attention", attention, .size = {3, 70, 71, 1, 8}, .flag = true}, /* fewer heads than threads */
     {"attention", attention, .size = {1, 129, 129, 1, 64}},
-    {"attention", attention, .size = {1, 130, 200, 2, 17}, .p = 0.1, .flag = true},
+    {"attention", attention, .size = {1, 130, 200, 2, 17}, .p = 0.1, .flag = true, .large = true},
     {"attention_large_scores", attention_large_scores, .size = {1, 3, 3, 1, 1}},
 };
 

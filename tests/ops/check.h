@@ -37,7 +37,7 @@
     X(cross_entropy_forward) X(cross_entropy_backward) X(route_weights_forward) X(route_weights_backward) \
     X(balance_forward) X(balance_loss) X(balance_backward) X(mix_forward) X(mix_backward)
 #define ROUTE_OPS(X) \
-    X(top_k) X(hash_scores) X(drop_beyond) X(sort_by_expert) X(row_numbers) X(gather_rows) X(combine_forward) X(combine_backward)
+    X(top_k) X(hash_scores) X(drop_beyond) X(sort_by_expert) X(row_numbers) X(scatter_rows) X(gather_rows) X(combine_forward) X(combine_backward)
 #define QUANTIZE_OPS(X) \
     X(nearest_code) X(quantize) X(code_error) X(code_error_backward) X(code_sums) X(anchor_search)
 #define ALL_OPS(X) \

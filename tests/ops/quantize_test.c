@@ -141,6 +141,9 @@ static void code_sums(const struct op_case *c) {
     KEEP_ROWS(sums, M * D);
     assert_memory_equal(counts, times, (size_t)M * sizeof *counts);
     for (int64_t i = 0; i < M * D; ++i) assert_true(fabs(sums[i] - expected[i]) <= 1e-12 * (double)(N + 1));
+    for (int64_t n = 0; n < N; ++n) times[codes[n]]++;
+    RUN(code_sums, counts, NULL, NULL, codes, N, M, D); /* counts alone */
+    assert_memory_equal(counts, times, (size_t)M * sizeof *counts);
 }
 
 static const int64_t token_first = 70001;

@@ -47,6 +47,14 @@ static void sort_by_expert(const struct op_case *c) {
     for (int64_t i = 0; i < N; ++i) assert_true(experts[i] >= 0 || place[i] == -1);
 }
 
+/* The last of the places are dropped slots' instead; returns how many are left. */
+static int64_t drop_places(int64_t *place, int64_t slots, int64_t drops) {
+    int64_t sent = slots - slots / drops;
+    for (int64_t i = 0; i < slots; ++i)
+        if (place[i] >= sent) place[i] = -1;
+    return sent;
+}
+
 /* One in its place of every row, 0 elsewhere. */
 static void hash_scores(const struct op_case *c) {
     int64_t N = c->size[0], E = c->size[1];
@@ -89,8 +97,21 @@ static void row_numbers(const struct op_case *c) {
     int64_t *index = random_permutation(N), *out = TAKE(int64_t, N);
     RUN(row_numbers, out, index, divisor, first, N);
     for (int64_t n = 0; n < N; ++n) assert_int_equal(out[n], first + index[n] / divisor);
-    RUN(row_numbers, out, NULL, divisor, first, N);
-    for (int64_t n = 0; n < N; ++n) assert_int_equal(out[n], first + n / divisor);
+    RUN(row_numbers, out, NULL, 1, first, N);
+    for (int64_t n = 0; n < N; ++n) assert_int_equal(out[n], first + n);
+}
+
+/* Into places that some slots have, in any order; size[3]: one of so many has none (1: all, 0: none). */
+static void scatter_rows(const struct op_case *c) {
+    int64_t N = c->size[0], D = c->size[1], K = c->size[2], placed = N;
+    real *in = random_reals((N + K - 1) / K * D), *out;
+    int64_t *place = random_permutation(N);
+    if (c->size[3]) placed = drop_places(place, N, c->size[3]);
+    out = TAKE(real, placed * D);
+    RUN(scatter_rows, out, in, place, K, N, D);
+    KEEP_ROWS(out, placed * D);
+    for (int64_t i = 0; i < N; ++i)
+        if (place[i] >= 0) assert_memory_equal(out + place[i] * D, in + i / K * D, (size_t)D * sizeof *out);
 }
 
 static void gather_rows(const struct op_case *c) {
@@ -124,14 +145,6 @@ static void combine_forward(real *out, const struct problem *p) {
 static void combine_backward(const struct problem *p) {
     const int64_t *s = p->c->size;
     RUN(combine_backward, p->in[0].g, p->in[1].g, p->dout, p->in[0].r, p->index, p->in[1].r, s[0], s[2], s[1]);
-}
-
-/* The last of the places are dropped slots' instead; returns how many are left. */
-static int64_t drop_places(int64_t *place, int64_t slots, int64_t drops) {
-    int64_t sent = slots - slots / drops;
-    for (int64_t i = 0; i < slots; ++i)
-        if (place[i] >= sent) place[i] = -1;
-    return sent;
 }
 
 /* size[3]: one slot of so many is dropped (1: all, 0: none) */
@@ -192,6 +205,11 @@ static const struct op_case cases[] = {
     {"row_numbers", row_numbers, .size = {0, 2, 5}},
     {"row_numbers", row_numbers, .size = {1, 1, 0}},
     {"row_numbers", row_numbers, .size = {1000, 3, 3000000000}},
+    {"scatter_rows", scatter_rows, .size = {0, 3, 2}},
+    {"scatter_rows", scatter_rows, .size = {1, 1, 1}},
+    {"scatter_rows", scatter_rows, .size = {17, 3, 2, 1}},
+    {"scatter_rows", scatter_rows, .size = {65, 64, 2, 3}},
+    {"scatter_rows", scatter_rows, .size = {300, 65, 3}},
     {"gather_rows", gather_rows, .size = {0, 3, 1}},
     {"gather_rows", gather_rows, .size = {1, 1, 1}},
     {"gather_rows", gather_rows, .size = {17, 3, 2}},

@@ -1,0 +1,66 @@
+# The programs of tests/ops on the emulated GPU, and (label gpu) on a real one; without a GPU those are skipped.
+if(NOT VQMOE_EMULATION)
+  return()
+endif()
+
+set(families attention elementwise embedding linear norm quantize route softmax table)
+foreach(family ${families})
+  add_library(ops_cases_${family} OBJECT ops/${family}_test.c)
+  target_link_libraries(ops_cases_${family} PRIVATE kernels base PkgConfig::CMOCKA)
+endforeach()
+
+# ops_programs(DEVICE LIBRARY): test_ops_DEVICE_FAMILY for each, with the kernels of LIBRARY.
+function(ops_programs device library)
+  add_library(ops_check_${device} STATIC ops/check.c ops/memory_cuda.c)
+  target_compile_options(ops_check_${device} PRIVATE ${emulation_includes})
+  target_link_libraries(ops_check_${device} PUBLIC ${library} kernels base PkgConfig::CMOCKA)
+  foreach(family ${families})
+    add_executable(test_ops_${device}_${family} $<TARGET_OBJECTS:ops_cases_${family}>)
+    target_link_libraries(test_ops_${device}_${family} ops_check_${device})
+  endforeach()
+endfunction()
+
+# Every order of threads may find another error; rounding needs no more than one.
+set(orders [[for order in forward reverse random greedy; do echo "order: $order"; VQMOE_EMULATION_ORDER=$order "$0" || exit 1; done]])
+set(flavours plain address)
+if(SANITIZE)
+  set(flavours plain) # and with those sanitizers
+endif()
+foreach(flavour ${flavours})
+  vqmoe_emulated_kernels(kernels_emulated_${flavour} ${flavour})
+  ops_programs(emulated_${flavour} kernels_emulated_${flavour})
+  foreach(family ${families})
+    add_test(NAME emulated_${flavour}_ops_${family}
+             COMMAND sh -c ${orders} $<TARGET_FILE:test_ops_emulated_${flavour}_${family}>)
+    set_tests_properties(emulated_${flavour}_ops_${family} PROPERTIES
+      LABELS cuda-emulation TIMEOUT 120 ENVIRONMENT VQMOE_EMULATION_STREAMS=lazy)
+  endforeach()
+endforeach()
+foreach(family attention linear quantize)
+  add_test(NAME emulated_plain_ops_${family}_bf16 COMMAND test_ops_emulated_plain_${family})
+  set_tests_properties(emulated_plain_ops_${family}_bf16 PROPERTIES
+    LABELS cuda-emulation TIMEOUT 120 ENVIRONMENT "VQMOE_TEST_PRECISION=bf16;VQMOE_EMULATION_ORDER=random")
+endforeach()
+
+if(NOT VQMOE_CUDA)
+  return()
+endif()
+ops_programs(gpu kernels_cuda)
+target_link_libraries(ops_check_gpu PUBLIC CUDA::cudart)
+set(gpu_tests "")
+foreach(family ${families})
+  foreach(precision fp32 bf16)
+    add_test(NAME gpu_ops_${family}_${precision} COMMAND test_ops_gpu_${family})
+    set_tests_properties(gpu_ops_${family}_${precision} PROPERTIES ENVIRONMENT VQMOE_TEST_PRECISION=${precision})
+    list(APPEND gpu_tests gpu_ops_${family}_${precision})
+  endforeach()
+endforeach()
+find_program(COMPUTE_SANITIZER compute-sanitizer HINTS ${CUDAToolkit_BIN_DIR})
+if(COMPUTE_SANITIZER)
+  foreach(family ${families})
+    add_test(NAME gpu_ops_${family}_memcheck
+             COMMAND ${COMPUTE_SANITIZER} --error-exitcode 1 $<TARGET_FILE:test_ops_gpu_${family}>)
+    list(APPEND gpu_tests gpu_ops_${family}_memcheck)
+  endforeach()
+endif()
+set_tests_properties(${gpu_tests} PROPERTIES LABELS gpu TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL true)
