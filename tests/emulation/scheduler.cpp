@@ -47,7 +47,7 @@ struct array {
     size_t at;
 };
 
-static struct {
+struct launch_state {
     kernel_call *call;
     order order_by;
     uint64_t random;
@@ -65,7 +65,22 @@ static struct {
     std::vector<void *> contexts; /* TSan's, of this launch */
     void *host_context;
     char phase_key[2], launch_key;
-} run;
+};
+static launch_state &run = *new launch_state(); /* there until the process ends */
+
+/* ThreadSanitizer looks on where the emulation calls malloc or memset as a thread: not its business. */
+struct unseen {
+    unseen() {
+        if (!AnnotateIgnoreReadsBegin) return;
+        AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+        AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+    }
+    ~unseen() {
+        if (!AnnotateIgnoreReadsEnd) return;
+        AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+        AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+    }
+};
 
 const char *running_thread() {
     static char text[400];
@@ -127,6 +142,19 @@ static void set_current(unsigned thread) {
 }
 
 static void thread_exits();
+static void fiber_loop();
+
+static fiber *new_fiber() {
+    unseen here;
+    return fiber_create(fiber_loop);
+}
+
+/* A fiber without a thread. ThreadSanitizer has each thread on a stack of its own, as one's variables are not
+ * another's. */
+static void put_aside(fiber *fiber) {
+    unseen here;
+    (run.host_context ? run.used : run.idle).push_back(fiber);
+}
 
 /* Every fiber: takes threads that have not started, one after the other. */
 static void fiber_loop() {
@@ -136,7 +164,7 @@ static void fiber_loop() {
         fiber *mine = run.here;
         if (run.ready_count == 0) {
             if (run.exited < run.count) stuck();
-            (run.host_context ? run.used : run.idle).push_back(mine);
+            put_aside(mine);
             run.here = run.host;
             if (run.host_context) __tsan_switch_to_fiber(run.host_context, NO_SYNC);
             fiber_switch(mine, run.host);
@@ -146,16 +174,15 @@ static void fiber_loop() {
         set_current(next);
         fiber *on = run.threads[next].on;
         if (!on && !run.host_context) continue;
-        /* ThreadSanitizer: a stack of its own for each thread, as one's variables are not another's. */
-        (run.host_context ? run.used : run.idle).push_back(mine);
-        if (!on) on = fiber_create(fiber_loop);
+        put_aside(mine);
+        if (!on) on = new_fiber();
         run.here = on;
         fiber_switch(mine, on);
     }
 }
 
 static fiber *idle_fiber() {
-    if (run.idle.empty()) return fiber_create(fiber_loop);
+    if (run.idle.empty()) return new_fiber();
     fiber *found = run.idle.back();
     run.idle.pop_back();
     return found;
@@ -296,6 +323,7 @@ static size_t take_shared(size_t bytes) {
 void *shared_array(const void *declaration, size_t bytes) {
     for (const array &a : run.arrays)
         if (a.declaration == declaration) return run.shared + a.at;
+    unseen here;
     run.static_used += bytes;
     if (run.static_used > STATIC_SHARED_LIMIT)
         die("kernel %s: %zu bytes of shared arrays, the limit is %d", run.call->name, run.static_used,
@@ -335,7 +363,7 @@ static void run_block() {
     start_shared();
     if (emulation_count_block) emulation_count_block();
     set_current(pop());
-    run.here = run.host_context ? fiber_create(fiber_loop) : idle_fiber();
+    run.here = run.host_context ? new_fiber() : idle_fiber();
     fiber_switch(run.host, run.here);
 }
 
