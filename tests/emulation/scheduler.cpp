@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include <vector>
 
@@ -15,8 +14,7 @@ dim3 blockDim, gridDim;
 
 namespace emulation {
 
-enum { WARP = 32, MOST_THREADS = 1024, MOST_WARPS = MOST_THREADS / WARP, SHARED_BYTES = 512 << 10, REDZONE = 64 };
-enum { STATIC_SHARED_LIMIT = 48 << 10, NO_SYNC = 1 };
+enum { WARP = 32, MOST_THREADS = 1024, MOST_WARPS = MOST_THREADS / WARP, NO_SYNC = 1 };
 
 /* The next of the threads that can run; what a barrier sets free joins them. Forward and reverse: by turns, in
  * ascending or descending order. Random: any. Greedy: whoever was set free last goes on, as far as it gets. */
@@ -42,11 +40,6 @@ struct warp {
     meeting meetings[WARP];
 };
 
-struct array {
-    const void *declaration;
-    size_t at;
-};
-
 struct launch_state {
     kernel_call *call;
     order order_by;
@@ -59,28 +52,11 @@ struct launch_state {
     site barrier_at;
     fiber *here, *host;
     std::vector<fiber *> idle, used;
-    char *shared; /* of the block */
-    size_t shared_used, static_used, dynamic_at;
-    std::vector<array> arrays;
     std::vector<void *> contexts; /* TSan's, of this launch */
     void *host_context;
     char phase_key[2], launch_key;
 };
 static launch_state &run = *new launch_state(); /* there until the process ends */
-
-/* ThreadSanitizer looks on where the emulation calls malloc or memset as a thread: not its business. */
-struct unseen {
-    unseen() {
-        if (!AnnotateIgnoreReadsBegin) return;
-        AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
-        AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
-    }
-    ~unseen() {
-        if (!AnnotateIgnoreReadsEnd) return;
-        AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
-        AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
-    }
-};
 
 const char *running_thread() {
     static char text[400];
@@ -310,46 +286,8 @@ uint64_t meet(collective kind, unsigned mask, uint64_t value, int from, site at)
     return mine->value;
 }
 
-/* Each array between poisoned bytes, NaN to start with. */
-static size_t take_shared(size_t bytes) {
-    size_t at = run.shared_used;
-    run.shared_used += (bytes + 2 * REDZONE - 1) / REDZONE * REDZONE;
-    if (run.shared_used > SHARED_BYTES) die("kernel %s: too much shared memory", run.call->name);
-    if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(run.shared + at, bytes);
-    memset(run.shared + at, 0xFF, bytes);
-    return at;
-}
-
-void *shared_array(const void *declaration, size_t bytes) {
-    for (const array &a : run.arrays)
-        if (a.declaration == declaration) return run.shared + a.at;
-    unseen here;
-    run.static_used += bytes;
-    if (run.static_used > STATIC_SHARED_LIMIT)
-        die("kernel %s: %zu bytes of shared arrays, the limit is %d", run.call->name, run.static_used,
-            STATIC_SHARED_LIMIT);
-    run.arrays.push_back({declaration, take_shared(bytes)});
-    return run.shared + run.arrays.back().at;
-}
-
-void *shared_dynamic() { return run.shared + run.dynamic_at; }
-
-static char *map_shared(size_t blocks) {
-    void *memory = mmap(nullptr, blocks * SHARED_BYTES, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) die("no memory for shared arrays");
-    return (char *)memory;
-}
-
-static void start_shared() {
-    if (__asan_poison_memory_region) __asan_poison_memory_region(run.shared, SHARED_BYTES);
-    run.shared_used = REDZONE;
-    run.static_used = 0;
-    run.arrays.clear();
-    run.dynamic_at = take_shared(run.call->bytes);
-}
-
 static void run_block() {
+    shared_start_block(run.call); /* before there are threads that could meet in it */
     run.exited = run.arrived = run.predicates = run.phase = 0;
     run.ready_first = run.ready_count = 0;
     memset(run.warps, 0, (run.count + WARP - 1) / WARP * sizeof *run.warps);
@@ -360,7 +298,6 @@ static void run_block() {
         push_last(run.order_by == REVERSE ? run.count - 1 - i : i);
         if (run.host_context) run.contexts.push_back(t->tsan = __tsan_create_fiber(0));
     }
-    start_shared();
     if (emulation_count_block) emulation_count_block();
     set_current(pop());
     run.here = run.host_context ? new_fiber() : idle_fiber();
@@ -392,6 +329,7 @@ static void place_threads(const kernel_call *call) {
 static void end_launch() {
     if (!run.host_context) return;
     __tsan_acquire(&run.launch_key);
+    shared_end_launch();
     for (void *context : run.contexts) __tsan_destroy_fiber(context);
     for (fiber *f : run.used) fiber_destroy(f);
     for (fiber *f : run.idle) fiber_destroy(f);
@@ -403,13 +341,7 @@ static void end_launch() {
 void execute(kernel_call *call) {
     if (!run.host) choose_order();
     dim3 grid = call->grid;
-    size_t blocks = (size_t)grid.x * grid.y * grid.z;
     run.host_context = __tsan_create_fiber ? __tsan_get_current_fiber() : nullptr;
-    char *all_shared = run.shared;
-    if (run.host_context) /* shared arrays of different blocks are different memory */
-        all_shared = run.shared = map_shared(blocks);
-    else if (!run.shared)
-        run.shared = map_shared(1);
     run.call = call;
     blockDim = call->block;
     gridDim = grid;
@@ -420,13 +352,11 @@ void execute(kernel_call *call) {
             for (unsigned x = 0; x < grid.x; x++) {
                 blockIdx = {x, y, z};
                 run_block();
-                if (run.host_context) run.shared += SHARED_BYTES;
             }
         }
     }
     if (emulation_count_end) emulation_count_end();
     end_launch();
-    if (run.host_context) munmap(all_shared, blocks * SHARED_BYTES);
     run.call = nullptr;
 }
 
