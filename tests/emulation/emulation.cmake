@@ -1,3 +1,4 @@
+include_guard(GLOBAL) # lists of this folder that come first by name include it
 # The CUDA sources on an emulated GPU (emulation/README.md): needs the toolkit's headers, and no other part of it.
 set(VQMOE_EMULATION false)
 if(CUDAToolkit_FOUND AND NCCL_INCLUDE AND CMAKE_CXX_COMPILER AND NOT CUDA STREQUAL "off" AND REAL STREQUAL "float"
