@@ -58,7 +58,7 @@ endfunction()
 # The emulation finds what is planted.
 set(emulator_flavours plain address thread)
 if(SANITIZE)
-  set(emulator_flavours plain) # and with those sanitizers
+  set(emulator_flavours address) # with those sanitizers too
 endif()
 foreach(flavour ${emulator_flavours})
   add_executable(test_emulator_${flavour} ${emulation_dir}/emulator_test.cpp ${emulation_dir}/planted.cpp)

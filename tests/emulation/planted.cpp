@@ -109,7 +109,8 @@ __global__ static void fill(float *out, int from, int to) {
 
 __global__ static void fill_shared(float *out, int size) {
     SHARED(float, row, [N]);
-    for (int i = 0; i < size; i++) row[i] = (float)i;
+    float *at = row;
+    for (int i = 0; i < size; i++) at[i] = (float)i;
     out[threadIdx.x] = row[threadIdx.x];
 }
 

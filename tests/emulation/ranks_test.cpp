@@ -138,7 +138,8 @@ static void test_absent() {
         EXPECT(downloaded(uploaded({5}), 1)[0] == 5); /* another stream is free */
         EXPECT(ncclCommAbort(comm) == ncclSuccess);
         EXPECT(cudaStreamQuery(other) == cudaSuccess);
-    }
+    } else
+        EXPECT(ncclCommDestroy(comm) == ncclSuccess);
 }
 
 static void mismatch(ncclComm_t comm) {
