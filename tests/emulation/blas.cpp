@@ -15,7 +15,7 @@ struct blas_handle {
     cudaStream_t stream = nullptr;
     cublasPointerMode_t pointer_mode = CUBLAS_POINTER_MODE_HOST;
 };
-static std::set<const void *> handles;
+static std::set<const void *> &handles = *new std::set<const void *>;
 
 struct operand {
     const char *name;

@@ -70,6 +70,9 @@ void execute(kernel_call *call);
 const char *running_thread();
 /* The address is just below the stack of the running thread. */
 bool stack_overflowed(const void *at);
+/* Before the threads of each block, and after the last. */
+void shared_start_block(const kernel_call *call);
+void shared_end_launch();
 size_t most_dynamic_bytes(const void *function);
 
 } // namespace emulation
@@ -94,6 +97,28 @@ __attribute__((weak)) void *__tsan_get_current_fiber(void);
 __attribute__((weak)) void __tsan_switch_to_fiber(void *fiber, unsigned flags);
 __attribute__((weak)) void __tsan_acquire(void *at);
 __attribute__((weak)) void __tsan_release(void *at);
+__attribute__((weak)) void AnnotateIgnoreReadsBegin(const char *file, int line);
+__attribute__((weak)) void AnnotateIgnoreReadsEnd(const char *file, int line);
+__attribute__((weak)) void AnnotateIgnoreWritesBegin(const char *file, int line);
+__attribute__((weak)) void AnnotateIgnoreWritesEnd(const char *file, int line);
 }
+
+namespace emulation {
+
+/* ThreadSanitizer looks on where the emulation calls malloc or memset as a thread: not its business. */
+struct unseen {
+    unseen() {
+        if (!AnnotateIgnoreReadsBegin) return;
+        AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+        AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+    }
+    ~unseen() {
+        if (!AnnotateIgnoreReadsEnd) return;
+        AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+        AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+    }
+};
+
+} // namespace emulation
 
 #endif

@@ -15,7 +15,7 @@ namespace emulation {
 
 enum { PAGE = 4096, ALIGNMENT = 256, ALTERNATE_STACK = 64 << 10 };
 
-static std::map<uintptr_t, allocation> allocations;
+static std::map<uintptr_t, allocation> &allocations = *new std::map<uintptr_t, allocation>;
 static size_t used;
 static struct sigaction handler_before;
 

@@ -18,6 +18,7 @@ enum { BOOTSTRAP_TAG = 20000, BOOTSTRAP_TAGS = 10000, FIRST_COLLECTIVE = 1, KIND
 static int group_depth, groups;
 static std::vector<nccl_call> *group;
 static cudaStream_t group_stream;
+static std::vector<ncclComm *> &aborted = *new std::vector<ncclComm *>;
 
 static bool mpi_runs() {
     int initialized = 0, finalized = 0;
@@ -168,6 +169,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
 
 /* What it had under way ends without a result; the communicator stays, for the work that knows it. */
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
+    aborted.push_back(comm);
     comm->aborted = true;
     return ncclSuccess;
 }

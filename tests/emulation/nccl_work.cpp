@@ -24,6 +24,9 @@ size_t nccl_size(ncclDataType_t type) {
     }
 }
 
+/* Of communicators that were aborted: MPI may still write there. */
+static std::vector<std::vector<nccl_call> *> &abandoned = *new std::vector<std::vector<nccl_call> *>;
+
 static size_t bytes_of(const nccl_call &c) { return c.count * nccl_size(c.type); }
 
 static void mpi(int code, const char *what) {
@@ -183,7 +186,10 @@ static void finish(const nccl_call &c) {
 bool nccl_work::advance() {
     bool all = true;
     for (const nccl_call &c : *calls)
-        if (c.comm->aborted) return true;
+        if (c.comm->aborted) {
+            abandoned.push_back(calls);
+            return true;
+        }
     if (broken) return false;
     if (!started) start(*calls);
     started = true;

@@ -48,7 +48,7 @@ struct nccl_call {
 size_t nccl_size(ncclDataType_t type);
 
 struct nccl_work : work {
-    std::vector<nccl_call> *calls; /* left behind where a communicator was aborted, as MPI may still write there */
+    std::vector<nccl_call> *calls;
     bool started = false, broken = false;
     explicit nccl_work(std::vector<nccl_call> *given) : calls(given) {}
     bool advance() override;

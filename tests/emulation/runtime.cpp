@@ -14,7 +14,7 @@ namespace emulation {
 static const int PROCESSORS = 132, MOST_SHARED = 227 << 10, USUAL_SHARED = 48 << 10;
 static int current_device;
 static cudaError_t last_error = cudaSuccess;
-static std::map<const void *, size_t> dynamic_bytes;
+static std::map<const void *, size_t> &dynamic_bytes = *new std::map<const void *, size_t>;
 
 [[noreturn]] static void die_with(const char *before, const char *format, va_list arguments) {
     fflush(stdout);

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include <vector>
 
@@ -15,8 +14,7 @@ dim3 blockDim, gridDim;
 
 namespace emulation {
 
-enum { WARP = 32, MOST_THREADS = 1024, MOST_WARPS = MOST_THREADS / WARP, SHARED_BYTES = 512 << 10, REDZONE = 64 };
-enum { STATIC_SHARED_LIMIT = 48 << 10, NO_SYNC = 1 };
+enum { WARP = 32, MOST_THREADS = 1024, MOST_WARPS = MOST_THREADS / WARP, NO_SYNC = 1 };
 
 /* The next of the threads that can run; what a barrier sets free joins them. Forward and reverse: by turns, in
  * ascending or descending order. Random: any. Greedy: whoever was set free last goes on, as far as it gets. */
@@ -42,12 +40,7 @@ struct warp {
     meeting meetings[WARP];
 };
 
-struct array {
-    const void *declaration;
-    size_t at;
-};
-
-static struct {
+struct launch_state {
     kernel_call *call;
     order order_by;
     uint64_t random;
@@ -59,13 +52,11 @@ static struct {
     site barrier_at;
     fiber *here, *host;
     std::vector<fiber *> idle, used;
-    char *shared; /* of the block */
-    size_t shared_used, static_used, dynamic_at;
-    std::vector<array> arrays;
     std::vector<void *> contexts; /* TSan's, of this launch */
     void *host_context;
     char phase_key[2], launch_key;
-} run;
+};
+static launch_state &run = *new launch_state(); /* there until the process ends */
 
 const char *running_thread() {
     static char text[400];
@@ -127,6 +118,19 @@ static void set_current(unsigned thread) {
 }
 
 static void thread_exits();
+static void fiber_loop();
+
+static fiber *new_fiber() {
+    unseen here;
+    return fiber_create(fiber_loop);
+}
+
+/* A fiber without a thread. ThreadSanitizer has each thread on a stack of its own, as one's variables are not
+ * another's. */
+static void put_aside(fiber *fiber) {
+    unseen here;
+    (run.host_context ? run.used : run.idle).push_back(fiber);
+}
 
 /* Every fiber: takes threads that have not started, one after the other. */
 static void fiber_loop() {
@@ -136,7 +140,7 @@ static void fiber_loop() {
         fiber *mine = run.here;
         if (run.ready_count == 0) {
             if (run.exited < run.count) stuck();
-            (run.host_context ? run.used : run.idle).push_back(mine);
+            put_aside(mine);
             run.here = run.host;
             if (run.host_context) __tsan_switch_to_fiber(run.host_context, NO_SYNC);
             fiber_switch(mine, run.host);
@@ -146,16 +150,15 @@ static void fiber_loop() {
         set_current(next);
         fiber *on = run.threads[next].on;
         if (!on && !run.host_context) continue;
-        /* ThreadSanitizer: a stack of its own for each thread, as one's variables are not another's. */
-        (run.host_context ? run.used : run.idle).push_back(mine);
-        if (!on) on = fiber_create(fiber_loop);
+        put_aside(mine);
+        if (!on) on = new_fiber();
         run.here = on;
         fiber_switch(mine, on);
     }
 }
 
 static fiber *idle_fiber() {
-    if (run.idle.empty()) return fiber_create(fiber_loop);
+    if (run.idle.empty()) return new_fiber();
     fiber *found = run.idle.back();
     run.idle.pop_back();
     return found;
@@ -283,45 +286,8 @@ uint64_t meet(collective kind, unsigned mask, uint64_t value, int from, site at)
     return mine->value;
 }
 
-/* Each array between poisoned bytes, NaN to start with. */
-static size_t take_shared(size_t bytes) {
-    size_t at = run.shared_used;
-    run.shared_used += (bytes + 2 * REDZONE - 1) / REDZONE * REDZONE;
-    if (run.shared_used > SHARED_BYTES) die("kernel %s: too much shared memory", run.call->name);
-    if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(run.shared + at, bytes);
-    memset(run.shared + at, 0xFF, bytes);
-    return at;
-}
-
-void *shared_array(const void *declaration, size_t bytes) {
-    for (const array &a : run.arrays)
-        if (a.declaration == declaration) return run.shared + a.at;
-    run.static_used += bytes;
-    if (run.static_used > STATIC_SHARED_LIMIT)
-        die("kernel %s: %zu bytes of shared arrays, the limit is %d", run.call->name, run.static_used,
-            STATIC_SHARED_LIMIT);
-    run.arrays.push_back({declaration, take_shared(bytes)});
-    return run.shared + run.arrays.back().at;
-}
-
-void *shared_dynamic() { return run.shared + run.dynamic_at; }
-
-static char *map_shared(size_t blocks) {
-    void *memory = mmap(nullptr, blocks * SHARED_BYTES, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) die("no memory for shared arrays");
-    return (char *)memory;
-}
-
-static void start_shared() {
-    if (__asan_poison_memory_region) __asan_poison_memory_region(run.shared, SHARED_BYTES);
-    run.shared_used = REDZONE;
-    run.static_used = 0;
-    run.arrays.clear();
-    run.dynamic_at = take_shared(run.call->bytes);
-}
-
 static void run_block() {
+    shared_start_block(run.call); /* before there are threads that could meet in it */
     run.exited = run.arrived = run.predicates = run.phase = 0;
     run.ready_first = run.ready_count = 0;
     memset(run.warps, 0, (run.count + WARP - 1) / WARP * sizeof *run.warps);
@@ -332,10 +298,9 @@ static void run_block() {
         push_last(run.order_by == REVERSE ? run.count - 1 - i : i);
         if (run.host_context) run.contexts.push_back(t->tsan = __tsan_create_fiber(0));
     }
-    start_shared();
     if (emulation_count_block) emulation_count_block();
     set_current(pop());
-    run.here = run.host_context ? fiber_create(fiber_loop) : idle_fiber();
+    run.here = run.host_context ? new_fiber() : idle_fiber();
     fiber_switch(run.host, run.here);
 }
 
@@ -364,6 +329,7 @@ static void place_threads(const kernel_call *call) {
 static void end_launch() {
     if (!run.host_context) return;
     __tsan_acquire(&run.launch_key);
+    shared_end_launch();
     for (void *context : run.contexts) __tsan_destroy_fiber(context);
     for (fiber *f : run.used) fiber_destroy(f);
     for (fiber *f : run.idle) fiber_destroy(f);
@@ -375,13 +341,7 @@ static void end_launch() {
 void execute(kernel_call *call) {
     if (!run.host) choose_order();
     dim3 grid = call->grid;
-    size_t blocks = (size_t)grid.x * grid.y * grid.z;
     run.host_context = __tsan_create_fiber ? __tsan_get_current_fiber() : nullptr;
-    char *all_shared = run.shared;
-    if (run.host_context) /* shared arrays of different blocks are different memory */
-        all_shared = run.shared = map_shared(blocks);
-    else if (!run.shared)
-        run.shared = map_shared(1);
     run.call = call;
     blockDim = call->block;
     gridDim = grid;
@@ -392,13 +352,11 @@ void execute(kernel_call *call) {
             for (unsigned x = 0; x < grid.x; x++) {
                 blockIdx = {x, y, z};
                 run_block();
-                if (run.host_context) run.shared += SHARED_BYTES;
             }
         }
     }
     if (emulation_count_end) emulation_count_end();
     end_launch();
-    if (run.host_context) munmap(all_shared, blocks * SHARED_BYTES);
     run.call = nullptr;
 }
 

@@ -27,8 +27,9 @@ struct event {
     bool timed = true;
 };
 
-static std::vector<stream *> streams; /* first the default one; those destroyed stay, with what they have queued */
-static std::set<const void *> alive;  /* streams and events */
+/* Until the process ends. First the default one; those destroyed stay, with what they have queued. */
+static std::vector<stream *> &streams = *new std::vector<stream *>;
+static std::set<const void *> &alive = *new std::set<const void *>; /* streams and events */
 static int working;
 
 static bool eager() {
