@@ -170,6 +170,7 @@ __global__ static void score_gradients(T *p, T *dscore, T *shifted, const float 
             }
             if (shifted) {
                 float moved[4];
+                __syncwarp(); /* shuffles do not order what they stand between: position is read, shifted written */
                 shift_row(moved, g, last, (int)(at.shift % 4));
                 if (j + whole < tile.ld) store<4>(shifted + first + j + whole, moved);
             }

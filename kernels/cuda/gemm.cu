@@ -64,7 +64,6 @@ __global__ static void sum_parts(float *partial, const float *in, const int64_t 
         float sum[WIDTH] = {0};
         if (o < O) {
             int64_t end = first + rows * (part + 1) / parts;
-#pragma unroll 4
             for (int64_t n = first + rows * part / parts; n < end; ++n) {
                 float x[WIDTH];
                 load<WIDTH>(x, in + n * O + o);
