@@ -472,8 +472,8 @@ static void backward(real *dq, real *dk, real *dv, real *dr, real *dbias_w, real
     }
     if (r) {
         launch_unpack(dr, 0, w.dr, 1, s->S, s);
-        add_partials(dbias_w, w.partial, 2 * row, NULL, 1, w.parts, row);
-        add_partials(dbias_r, w.partial + row, 2 * row, NULL, 1, w.parts, row);
+        add_partials(dbias_w, w.partial, 2 * row, 1, w.parts, row);
+        add_partials(dbias_r, w.partial + row, 2 * row, 1, w.parts, row);
     }
     arena_release(scratch, mark);
 }
