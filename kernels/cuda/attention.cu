@@ -170,6 +170,7 @@ __global__ static void score_gradients(T *p, T *dscore, T *shifted, const float 
             }
             if (shifted) {
                 float moved[4];
+                __syncwarp(); /* shuffles do not order what they stand between: position is read, shifted written */
                 shift_row(moved, g, last, (int)(at.shift % 4));
                 if (j + whole < tile.ld) store<4>(shifted + first + j + whole, moved);
             }
@@ -471,8 +472,8 @@ static void backward(real *dq, real *dk, real *dv, real *dr, real *dbias_w, real
     }
     if (r) {
         launch_unpack(dr, 0, w.dr, 1, s->S, s);
-        add_partials(dbias_w, w.partial, 2 * row, NULL, 1, w.parts, row);
-        add_partials(dbias_r, w.partial + row, 2 * row, NULL, 1, w.parts, row);
+        add_partials(dbias_w, w.partial, 2 * row, 1, w.parts, row);
+        add_partials(dbias_r, w.partial + row, 2 * row, 1, w.parts, row);
     }
     arena_release(scratch, mark);
 }

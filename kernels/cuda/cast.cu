@@ -71,8 +71,8 @@ void multiply_factors(bool transpose_a, bool transpose_b, int64_t N, int64_t O, 
 }
 
 /* A block takes 32 columns of one group, each of its warps every SLICES-th part. */
-__global__ static void sum_partials(float *out, const float *partial, int64_t ld, const int64_t *begin, int64_t count,
-                                    int64_t parts, int64_t O) {
+__global__ static void sum_partials(float *out, const float *partial, int64_t ld, int64_t count, int64_t parts,
+                                    int64_t O) {
     SHARED(float, slices, [SLICES][WARP]);
     int lane = threadIdx.x % WARP, slice = threadIdx.x / WARP;
     int64_t tiles = (O + WARP - 1) / WARP;
@@ -83,7 +83,7 @@ __global__ static void sum_partials(float *out, const float *partial, int64_t ld
             for (int64_t part = slice; part < parts; part += SLICES) sum += partial[(group * parts + part) * ld + o];
         slices[slice][lane] = sum;
         __syncthreads();
-        if (slice == 0 && o < O && (!begin || begin[group] < begin[group + 1])) {
+        if (slice == 0 && o < O) {
             sum = 0;
             for (int i = 0; i < SLICES; ++i) sum += slices[i][lane];
             out[group * O + o] += sum;
@@ -92,10 +92,8 @@ __global__ static void sum_partials(float *out, const float *partial, int64_t ld
     }
 }
 
-void add_partials(float *out, const float *partial, int64_t ld, const int64_t *begin, int64_t count, int64_t parts,
-                  int64_t O) {
+void add_partials(float *out, const float *partial, int64_t ld, int64_t count, int64_t parts, int64_t O) {
     int64_t tiles = (O + WARP - 1) / WARP;
     if (count * tiles > 0)
-        LAUNCH(sum_partials, blocks_for(count * tiles * THREADS, THREADS), THREADS, out, partial, ld, begin, count,
-               parts, O);
+        LAUNCH(sum_partials, blocks_for(count * tiles * THREADS, THREADS), THREADS, out, partial, ld, count, parts, O);
 }

@@ -43,9 +43,8 @@ void multiply_factors(bool transpose_a, bool transpose_b, int64_t N, int64_t O, 
                       int64_t count);
 
 /* The second stage of a sum over rows: out [i] += sum over its parts of partial [count, parts, ld], i < count, in an
- * order that depends on `parts` alone; O columns. begin [count + 1] (NULL: none is empty): an empty group is left. */
-void add_partials(float *out, const float *partial, int64_t ld, const int64_t *begin, int64_t count, int64_t parts,
-                  int64_t O);
+ * order that depends on `parts` alone; O columns. */
+void add_partials(float *out, const float *partial, int64_t ld, int64_t count, int64_t parts, int64_t O);
 
 /* 16-byte access to rows of `cols` floats from `at` on. */
 static inline bool rows_of_quads(const void *at, int64_t cols) { return (uintptr_t)at % 16 == 0 && cols % 4 == 0; }

@@ -64,7 +64,6 @@ __global__ static void sum_parts(float *partial, const float *in, const int64_t 
         float sum[WIDTH] = {0};
         if (o < O) {
             int64_t end = first + rows * (part + 1) / parts;
-#pragma unroll 4
             for (int64_t n = first + rows * part / parts; n < end; ++n) {
                 float x[WIDTH];
                 load<WIDTH>(x, in + n * O + o);
@@ -75,8 +74,8 @@ __global__ static void sum_parts(float *partial, const float *in, const int64_t 
     }
 }
 
-/* dbias [count, O] += sums of columns of dout. Parts are as many as give every multiprocessor its share of warps, but
- * not below 16 rows, so that the partial sums stay a small part of what is read. */
+/* dbias [count, O] += sums of columns of dout, 0 for an empty group. Parts are as many as give every multiprocessor its
+ * share of warps, but not below 16 rows, so that the partial sums stay a small part of what is read. */
 static void add_column_sums(float *dbias, const float *dout, const struct groups *groups, int64_t O) {
     bool wide = rows_of_quads(dout, O);
     int64_t N = groups->begin[groups->count] - groups->begin[0], width = wide ? 4 * WARP : WARP;
@@ -91,7 +90,7 @@ static void add_column_sums(float *dbias, const float *dout, const struct groups
         LAUNCH((sum_parts<4>), blocks, THREADS, partial, dout, groups->begin_here, groups->count, N, parts, O);
     else
         LAUNCH((sum_parts<1>), blocks, THREADS, partial, dout, groups->begin_here, groups->count, N, parts, O);
-    add_partials(dbias, partial, O, groups->begin_here, groups->count, parts, O);
+    add_partials(dbias, partial, O, groups->count, parts, O);
 }
 
 /* The bias is there first, and the product adds to it: in bytes the same as a pass over the product (one more write and
