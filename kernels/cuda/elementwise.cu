@@ -99,7 +99,7 @@ struct numbering {
     int64_t *out;
     const int64_t *index;
     int64_t divisor, first;
-    template <int W> __device__ void at(int64_t i) const { out[i] = first + (index ? index[i] / divisor : i); }
+    template <int W> __device__ void at(int64_t i) const { out[i] = first + (index ? index[i] : i) / divisor; }
 };
 
 static void row_numbers(int64_t *out, const int64_t *index, int64_t divisor, int64_t first, int64_t N) {

@@ -117,7 +117,7 @@ static __global__ void sort_place(int32_t *__restrict__ keys_out, int32_t *__res
 static void sort_rows(const int32_t **keys, const int32_t **order, const int32_t *ids, struct arena *scratch, int64_t N,
                       int64_t V) {
     int all_bits = 1;
-    while (V - 1 >> all_bits) ++all_bits;
+    while ((V - 1) >> all_bits) ++all_bits;
     int passes = (all_bits + DIGIT_BITS - 1) / DIGIT_BITS, bits = (all_bits + passes - 1) / passes;
     int64_t tiles = (N + TILE - 1) / TILE;
     int32_t *memory[2][2], *counts = ARENA_ARRAY(scratch, int32_t, DIGITS * tiles);

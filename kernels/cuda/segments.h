@@ -15,7 +15,7 @@
 
 #include "kernels/cuda/rows.h"
 
-enum { SEGMENT = WARP, SEGMENT_AT_ONCE = 4 };
+static const int SEGMENT = WARP, SEGMENT_AT_ONCE = 4;
 
 static inline ON_BOTH int64_t segment_count(int64_t N) { return (N + SEGMENT - 1) / SEGMENT; }
 static inline ON_BOTH int64_t column_blocks(int64_t D, int W) { return (D + WARP * W - 1) / (WARP * W); }
