@@ -40,14 +40,14 @@ __device__ static void rank_tile(unsigned *key, unsigned *rank, unsigned (*count
     }
 }
 
-/* counts [DIGITS, tiles] */
+/* counts [tiles, DIGITS] */
 __global__ static void count_digits(unsigned *counts, const int32_t *keys, int shift, unsigned E, int64_t N) {
     SHARED(unsigned, counter, [SORT_WARPS][DIGITS]);
     unsigned key[ROUNDS], rank[ROUNDS], sum = 0;
     rank_tile(key, rank, counter, keys, shift, E, N);
     __syncthreads();
     for (int warp = 0; warp < SORT_WARPS; ++warp) sum += counter[warp][threadIdx.x];
-    counts[(int64_t)threadIdx.x * gridDim.x + blockIdx.x] = sum;
+    counts[(int64_t)blockIdx.x * DIGITS + threadIdx.x] = sum;
 }
 
 /* Sum over the lanes up to this one. */
@@ -59,40 +59,32 @@ __device__ static unsigned warp_prefix(unsigned x) {
     return x;
 }
 
-/* A warp per digit: counts become how many there are in the tiles before; totals [DIGITS]. */
-__global__ static void sum_tiles(unsigned *counts, unsigned *totals, int64_t tiles) {
-    int64_t digit = warp_here();
-    int lane = lane_here();
-    unsigned before = 0;
-    for (int64_t first = 0; first < tiles; first += WARP) {
-        unsigned *at = counts + digit * tiles + first + lane;
-        bool valid = first + lane < tiles;
-        unsigned count = valid ? *at : 0, upto = warp_prefix(count);
-        if (valid) *at = before + upto - count;
-        before += __shfl_sync(ALL_LANES, upto, WARP - 1);
-    }
-    if (lane == 0) totals[digit] = before;
-}
-
-/* totals of the digits before this thread's, which is its index */
-__device__ static unsigned digit_start(const unsigned *totals) {
+/* One block, a thread per digit: counts become how many there are in the tiles before; starts [DIGITS]: how many slots
+ * have a lower digit. */
+__global__ static void sum_tiles(unsigned *counts, unsigned *starts, int64_t tiles) {
     SHARED(unsigned, warps, [SORT_WARPS]);
-    int warp = (int)(threadIdx.x / WARP);
-    unsigned total = totals[threadIdx.x], upto = warp_prefix(total);
-    if (lane_here() == WARP - 1) warps[warp] = upto;
+    unsigned total = 0, digit = threadIdx.x;
+#pragma unroll 8
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+        unsigned count = counts[tile * DIGITS + digit];
+        counts[tile * DIGITS + digit] = total;
+        total += count;
+    }
+    unsigned upto = warp_prefix(total);
+    if (lane_here() == WARP - 1) warps[digit / WARP] = upto;
     __syncthreads();
-    for (int before = 0; before < warp; ++before) upto += warps[before];
-    return upto - total;
+    for (unsigned before = 0; before < digit / WARP; ++before) upto += warps[before];
+    starts[digit] = upto - total;
 }
 
 /* The slots in the order of this digit. slots NULL: slot i is i. The last pass has order instead of next_slots. */
 __global__ static void place_slots(int32_t *next_keys, int32_t *next_slots, int64_t *order, int64_t *place,
                                    const int32_t *keys, const int32_t *slots, const unsigned *counts,
-                                   const unsigned *totals, int shift, unsigned E, int64_t N) {
+                                   const unsigned *starts, int shift, unsigned E, int64_t N) {
     SHARED(unsigned, counter, [SORT_WARPS][DIGITS]);
     unsigned key[ROUNDS], rank[ROUNDS];
     rank_tile(key, rank, counter, keys, shift, E, N);
-    unsigned start = digit_start(totals) + counts[(int64_t)threadIdx.x * gridDim.x + blockIdx.x];
+    unsigned start = starts[threadIdx.x] + counts[(int64_t)blockIdx.x * DIGITS + threadIdx.x];
     __syncthreads();
     for (int warp = 0; warp < SORT_WARPS; ++warp) {
         unsigned count = counter[warp][threadIdx.x];
@@ -142,17 +134,17 @@ void cuda_sort(int64_t *order, int64_t *place, int64_t *counts, int64_t *begin, 
                int64_t N, int64_t E) {
     CHECK(N <= INT32_MAX && E < INT32_MAX);
     int64_t tiles = tiles_of(N);
-    unsigned *tile_counts = (unsigned *)scratch, *totals = tile_counts + DIGITS * tiles;
-    int32_t *next = (int32_t *)(totals + DIGITS), *slots = NULL;
+    unsigned *tile_counts = (unsigned *)scratch, *starts = tile_counts + DIGITS * tiles;
+    int32_t *next = (int32_t *)(starts + DIGITS), *slots = NULL;
     for (int shift = 0; N && (shift == 0 || E >> shift); shift += DIGIT_BITS) {
         bool last = !(E >> shift >> DIGIT_BITS);
         int32_t *next_slots = last ? NULL : next + N;
         LAUNCH(count_digits, (unsigned)tiles, DIGITS, tile_counts, keys, shift, (unsigned)E, N);
-        LAUNCH(sum_tiles, DIGITS / SORT_WARPS, DIGITS, tile_counts, totals, tiles);
+        LAUNCH(sum_tiles, 1, DIGITS, tile_counts, starts, tiles);
         LAUNCH(place_slots, (unsigned)tiles, DIGITS, next, next_slots, last ? order : NULL, last ? place : NULL, keys,
-               slots, tile_counts, totals, shift, (unsigned)E, N);
+               slots, tile_counts, starts, shift, (unsigned)E, N);
         keys = next, slots = next_slots;
-        next = (int32_t *)(totals + DIGITS) + (shift / DIGIT_BITS % 2 ? 0 : 2 * N);
+        next = (int32_t *)(starts + DIGITS) + (shift / DIGIT_BITS % 2 ? 0 : 2 * N);
     }
     LAUNCH(find_begins, blocks_for(E + 1, ROW_THREADS), ROW_THREADS, begin, counts, keys, N, E);
 }
