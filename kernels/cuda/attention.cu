@@ -49,7 +49,7 @@ struct row_place {
     uint32_t global;
 };
 
-__device__ static struct row_place row_place(int64_t row, const struct tile &tile, const struct attention_shape &s) {
+__device__ static struct row_place place_of_row(int64_t row, const struct tile &tile, const struct attention_shape &s) {
     struct row_place at;
     int64_t matrix = row / tile.Q;
     at.i = row - matrix * tile.Q;
@@ -79,7 +79,7 @@ __global__ static void probabilities(T *p, float *lse, const float *score, const
     int64_t fits = tile.ld < KEPT ? tile.ld : (int64_t)KEPT, step = (int64_t)gridDim.x * WARPS;
     float *kept = rows + threadIdx.x / WARP * fits;
     for (int64_t row = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP; row < s.H * tile.B * tile.Q; row += step) {
-        struct row_place at = row_place(row, tile, s);
+        struct row_place at = place_of_row(row, tile, s);
         const float *scores = score + row * tile.ld, *positions = position ? position + row * tile.ld : NULL;
         float top = -FLT_MAX, sum = 0;
         for (int64_t j = 4 * lane; j < at.seen; j += 4 * WARP) {
@@ -142,7 +142,7 @@ __global__ static void score_gradients(T *p, T *dscore, T *shifted, const float 
     int lane = threadIdx.x % WARP;
     int64_t step = (int64_t)gridDim.x * WARPS;
     for (int64_t row = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP; row < s.H * tile.B * tile.Q; row += step) {
-        struct row_place at = row_place(row, tile, s);
+        struct row_place at = place_of_row(row, tile, s);
         const float *scores = score + row * tile.ld, *positions = position ? position + row * tile.ld : NULL;
         int64_t t = tile.t0 + at.i, query = ((at.b * s.T + t) * s.H + at.h) * s.D, first = row * tile.ld;
         float log_sum = lse[(at.b * s.H + at.h) * s.T + t], delta = 0, last[4] = {0, 0, 0, 0}, zero[4] = {0, 0, 0, 0};
