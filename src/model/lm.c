@@ -38,6 +38,8 @@ static enum status split_world(struct lm *lm, const struct config *config, struc
     lm->world = world;
     lm->group = comm_split(world, (int)(world->rank / size));
     lm->replicas = comm_split(world, (int)(world->rank % size));
+    lm->group->name = "experts";
+    lm->replicas->name = "replicas";
     lm->params.experts_first = block_first(E, size, lm->group->rank);
     lm->params.experts_count = block_count(E, size, lm->group->rank);
     return STATUS_OK;

@@ -110,7 +110,7 @@ static void compare_arrays(const char *variant, const char *what, const struct p
         const struct param *p = params->list[i];
         if ((p->placement == PLACE_STATE) != state) continue;
         double error = error_of(found + p->offset, expected + p->offset, p->size, sqrt(squares));
-        char name[2 * PARAM_NAME];
+        char name[3 * PARAM_NAME];
         snprintf(name, sizeof name, "%s of %s", what, p->name);
         worst = fmax(worst, error);
         if (!(error <= tolerance)) fail(variant, name, error);

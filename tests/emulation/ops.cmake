@@ -22,12 +22,7 @@ endfunction()
 
 # Every order of threads may find another error; rounding needs no more than one.
 set(orders [[for order in forward reverse random greedy; do echo "order: $order"; VQMOE_EMULATION_ORDER=$order "$0" || exit 1; done]])
-set(flavours plain address)
-if(SANITIZE)
-  set(flavours plain) # and with those sanitizers
-endif()
-foreach(flavour ${flavours})
-  vqmoe_emulated_kernels(kernels_emulated_${flavour} ${flavour})
+foreach(flavour ${emulated_flavours})
   ops_programs(emulated_${flavour} kernels_emulated_${flavour})
   foreach(family ${families})
     add_test(NAME emulated_${flavour}_ops_${family}

@@ -101,8 +101,9 @@ static void compare_memory(struct h5file *file, const char *path, const struct l
         char name[64];
         real *packed = malloc((size_t)(m->rows * m->length * m->d_model) * sizeof *packed);
         for (int64_t b = 0; b < m->rows; ++b)
-            memcpy(packed + b * m->length * m->d_model, m->data + (i * m->rows + b) * m->capacity * m->d_model,
-                   (size_t)(m->length * m->d_model) * sizeof *packed);
+            device->download(packed + b * m->length * m->d_model,
+                             m->data + (i * m->rows + b) * m->capacity * m->d_model,
+                             (size_t)(m->length * m->d_model) * sizeof *packed);
         snprintf(name, sizeof name, "/memory_after/%lld", (long long)i);
         compare_array(file, path, name, packed, m->rows * m->length * m->d_model);
         free(packed);
@@ -131,7 +132,9 @@ static void compare_group(struct h5file *file, const char *path, const char *gro
         snprintf(name, sizeof name, "%s/%s", group, p->name);
         must(h5file_shape(file, name, &rank, shape));
         if (state ? rank < 0 && p->placement != PLACE_STATE : p->placement == PLACE_STATE) continue;
-        compare_array(file, path, name, state ? p->data : p->grad, p->size);
+        const real *at = state ? p->data : p->grad, *values = device_view(at, (size_t)p->size * sizeof *at);
+        compare_array(file, path, name, values, p->size);
+        device_view_close(values, at);
         compared++;
     }
     if (compared == there) return;
@@ -194,6 +197,14 @@ int main(int argc, char **argv) {
     DIR *folder = argc == 2 ? opendir(argv[1]) : NULL;
     if (!folder) FATAL("usage: test_parity FOLDER");
     ops_init_cpu(2, PRECISION_FP32);
+#ifdef ON_CUDA
+    const char *reason;
+    if (!ops_cuda_devices(&reason)) {
+        printf("skipped: no GPU: %s\n", reason);
+        return 77;
+    }
+    must(ops_init_cuda(0, PRECISION_FP32));
+#endif
     int files = 0;
     for (struct dirent *entry; (entry = readdir(folder));) {
         char path[1024];
