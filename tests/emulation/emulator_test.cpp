@@ -58,6 +58,8 @@ static const trial trials[] = {
     {"plain", "devices", "VQMOE_EMULATION_GPUS=none", "\n-7 devices, error 35"},
     {"plain", "gemm", "", "\n0 wrong"},
     {"plain", "gemm-bf16", "", "\n0 wrong"},
+    {"plain", "gemm-strides", "", "\n0 wrong"},
+    {"plain", "gemm-pointers", "", "\n0 wrong"},
     {"address", "neighbours", "", "\n0 wrong"},
     {"address", "shuffles", "VQMOE_EMULATION_ORDER=random", "\n0 wrong"},
     {"address", "bounds", "", "\n0 wrong"},

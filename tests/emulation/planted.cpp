@@ -274,6 +274,37 @@ static void run_gemm(bool bf16) {
     cublasDestroy(blas);
 }
 
+/* Two products [M, O] one after the other in memory, by strides, and by pointers with factors in device memory. */
+static void run_gemm_batched(bool pointers) {
+    enum { M = 2, O = 3, K = 2, COUNT = 2 };
+    cublasHandle_t blas;
+    float *a = device_numbers(COUNT * M * K), *b = device_numbers(COUNT * K * O), *c = device_floats(COUNT * M * O);
+    float *factors = device_numbers(2), one = 1, zero = 0; /* beta 0, alpha 1 */
+    std::vector<const void *> places;
+    for (int i = 0; i < COUNT; i++) places.push_back(a + i * M * K);
+    for (int i = 0; i < COUNT; i++) places.push_back(b + i * K * O);
+    for (int i = 0; i < COUNT; i++) places.push_back(c + i * M * O);
+    void *memory = device_floats(2 * 3 * COUNT), *const *at = (void *const *)memory;
+    CHECK(cudaMemcpyAsync(memory, places.data(), places.size() * sizeof(void *), cudaMemcpyHostToDevice, stream));
+    cublasCreate(&blas);
+    cublasSetStream(blas, stream);
+    if (pointers) {
+        cublasSetPointerMode(blas, CUBLAS_POINTER_MODE_DEVICE);
+        if (cublasGemmBatchedEx(blas, CUBLAS_OP_N, CUBLAS_OP_N, M, O, K, factors + 1, at, CUDA_R_32F, M, at + COUNT,
+                                CUDA_R_32F, K, factors, at + 2 * COUNT, CUDA_R_32F, M, COUNT, CUBLAS_COMPUTE_32F,
+                                CUBLAS_GEMM_DEFAULT) != CUBLAS_STATUS_SUCCESS)
+            printf("no product\n");
+    } else if (cublasSgemmStridedBatched(blas, CUBLAS_OP_N, CUBLAS_OP_N, M, O, K, &one, a, M, M * K, b, K, K * O, &zero,
+                                         c, M, M * O, COUNT) != CUBLAS_STATUS_SUCCESS)
+        printf("no product\n");
+    compare(c, COUNT * M * O, [](int i) {
+        int batch = i / (M * O), row = i % M, column = i / M % O, sum = 0;
+        for (int k = 0; k < K; k++) sum += (batch * M * K + k * M + row) * (batch * K * O + column * K + k);
+        return (float)sum;
+    });
+    cublasDestroy(blas);
+}
+
 int planted_run(const char *name) {
     static const struct {
         const char *name;
@@ -313,6 +344,8 @@ int planted_run(const char *name) {
         {"devices", run_devices},
         {"gemm", [] { run_gemm(false); }},
         {"gemm-bf16", [] { run_gemm(true); }},
+        {"gemm-strides", [] { run_gemm_batched(false); }},
+        {"gemm-pointers", [] { run_gemm_batched(true); }},
     };
     for (const auto &c : cases) {
         if (strcmp(c.name, name) != 0) continue;
