@@ -92,11 +92,6 @@ fiber *fiber_create(void (*main)()) {
     return made;
 }
 
-void fiber_destroy(fiber *fiber) {
-    munmap(fiber->stack, fiber->stack_bytes);
-    delete fiber;
-}
-
 void fiber_switch(fiber *from, fiber *to) {
     leaving(from, to);
     jump(from, to);

@@ -26,7 +26,6 @@ struct fiber {
 
 /* A fiber that runs main() from its first switch on; main never returns. */
 fiber *fiber_create(void (*main)());
-void fiber_destroy(fiber *fiber);
 /* Goes on in `to`; returns when somebody switches back. */
 void fiber_switch(fiber *from, fiber *to);
 /* The lowest, untouchable page of a fiber's stack holds the address. */

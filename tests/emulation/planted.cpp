@@ -126,6 +126,23 @@ static void run_shared_bounds(bool within) {
     compare(out, 1, [](int) { return 0.0F; });
 }
 
+/* Both sorts of shared memory, and who reads one number too many of the bytes that the launch gives. */
+__global__ static void rotate(float *out, const float *in, int last) {
+    SHARED(float, before, [N]);
+    DYN_SHARED(float, row);
+    int i = (int)threadIdx.x;
+    before[i] = -1;
+    row[i] = in[i];
+    __syncthreads();
+    out[blockIdx.x * N + i] = row[i < N - 1 ? i + 1 : last];
+}
+
+static void run_rotate(int last) {
+    float *out = device_floats(2 * N), *in = device_numbers(N);
+    LAUNCH_ON(stream, rotate, 2, N, N * sizeof(float), out, in, last);
+    compare(out, 2 * N, [](int i) { return (float)((i + 1) % N); });
+}
+
 enum divergence { TOGETHER, ENDED, ELSEWHERE };
 __global__ static void meet_at_barrier(float *out, int divergence) {
     if (divergence == ENDED && threadIdx.x >= N / 2) return;
@@ -320,6 +337,8 @@ int planted_run(const char *name) {
         {"bounds-beyond", [] { run_bounds(false); }},
         {"shared-bounds", [] { run_shared_bounds(true); }},
         {"shared-bounds-beyond", [] { run_shared_bounds(false); }},
+        {"dynamic", [] { run_rotate(0); }},
+        {"dynamic-beyond", [] { run_rotate(N); }},
         {"barrier", [] { run_barrier(TOGETHER); }},
         {"barrier-ended", [] { run_barrier(ENDED); }},
         {"barrier-elsewhere", [] { run_barrier(ELSEWHERE); }},
