@@ -81,7 +81,8 @@ static const trial trials[] = {
 };
 
 static std::string output_of(const char *program, const trial &t) {
-    std::string command = std::string("exec 2>&1; echo; ") + t.environment + " '" + program + "' " + t.name;
+    std::string command = std::string("exec 2>&1; echo; TSAN_OPTIONS=atexit_sleep_ms=0 ") + t.environment + " '" +
+                          program + "' " + t.name;
     std::string output;
     char part[4096];
     FILE *pipe = popen(command.c_str(), "r");
