@@ -70,9 +70,9 @@ void execute(kernel_call *call);
 const char *running_thread();
 /* The address is just below the stack of the running thread. */
 bool stack_overflowed(const void *at);
-/* Before the threads of each block, and after the last. */
 void shared_start_block(const kernel_call *call);
-void shared_end_launch();
+/* Blocks that come are after those that were. */
+void shared_forget();
 size_t most_dynamic_bytes(const void *function);
 
 } // namespace emulation
@@ -92,7 +92,6 @@ __attribute__((weak)) void __asan_unpoison_memory_region(void const volatile *at
 __attribute__((weak)) void __sanitizer_start_switch_fiber(void **fake_stack, const void *bottom, size_t bytes);
 __attribute__((weak)) void __sanitizer_finish_switch_fiber(void *fake_stack, const void **bottom, size_t *bytes);
 __attribute__((weak)) void *__tsan_create_fiber(unsigned flags);
-__attribute__((weak)) void __tsan_destroy_fiber(void *fiber);
 __attribute__((weak)) void *__tsan_get_current_fiber(void);
 __attribute__((weak)) void __tsan_switch_to_fiber(void *fiber, unsigned flags);
 __attribute__((weak)) void __tsan_acquire(void *at);

@@ -25,6 +25,7 @@ static const trial trials[] = {
     {"plain", "places", "", "\n0 wrong"},
     {"plain", "bounds", "", "\n0 wrong"},
     {"plain", "bounds-beyond", "", "touched byte 256 of an allocation of 256 bytes"},
+    {"plain", "dynamic", "", "\n0 wrong"},
     {"plain", "barrier", "", "\n0 wrong"},
     {"plain", "barrier-ended", "", "kernel meet_at_barrier, block (0, 0, 0), thread (32, 0, 0): divergent"},
     {"plain", "barrier-ended", "VQMOE_EMULATION_ORDER=reverse", "divergent barrier: 32 of the block's 64 threads"},
@@ -58,24 +59,30 @@ static const trial trials[] = {
     {"plain", "devices", "VQMOE_EMULATION_GPUS=none", "\n-7 devices, error 35"},
     {"plain", "gemm", "", "\n0 wrong"},
     {"plain", "gemm-bf16", "", "\n0 wrong"},
+    {"plain", "gemm-strides", "", "\n0 wrong"},
+    {"plain", "gemm-pointers", "", "\n0 wrong"},
     {"address", "neighbours", "", "\n0 wrong"},
     {"address", "shuffles", "VQMOE_EMULATION_ORDER=random", "\n0 wrong"},
     {"address", "bounds", "", "\n0 wrong"},
     {"address", "bounds-beyond", "", "AddressSanitizer: use-after-poison"},
     {"address", "shared-bounds", "", "\n0 wrong"},
     {"address", "shared-bounds-beyond", "", "AddressSanitizer: use-after-poison"},
+    {"address", "dynamic", "", "\n0 wrong"},
+    {"address", "dynamic-beyond", "", "AddressSanitizer: use-after-poison"},
     {"address", "host-touches", "VQMOE_EMULATION_PROTECT=1", "host touched device memory at "},
     {"thread", "neighbours", "", "\n0 wrong"},
     {"thread", "neighbours-no-barrier", "", "ThreadSanitizer: data race"},
     {"thread", "partners", "", "\n0 wrong"},
     {"thread", "partners-no-barrier", "", "ThreadSanitizer: data race"},
     {"thread", "shuffles", "", "\n0 wrong"},
+    {"thread", "dynamic", "", "\n0 wrong"},
     {"thread", "places", "", "\n0 wrong"},
     {"thread", "places-shared", "", "ThreadSanitizer: data race"},
 };
 
 static std::string output_of(const char *program, const trial &t) {
-    std::string command = std::string("exec 2>&1; echo; ") + t.environment + " '" + program + "' " + t.name;
+    std::string command = std::string("exec 2>&1; echo; TSAN_OPTIONS=atexit_sleep_ms=0 ") + t.environment + " '" +
+                          program + "' " + t.name;
     std::string output;
     char part[4096];
     FILE *pipe = popen(command.c_str(), "r");

@@ -38,7 +38,7 @@ extern "C" void emulation_fiber_start() {
     die("a fiber has returned");
 }
 
-#ifdef __x86_64__
+#ifndef EMULATION_UCONTEXT
 /* Saves what a called function must keep, and takes up another stack. */
 extern "C" void emulation_fiber_jump(void **save, void *stack_pointer);
 asm(".text\n"
@@ -90,11 +90,6 @@ fiber *fiber_create(void (*main)()) {
     created++;
     prepare(made);
     return made;
-}
-
-void fiber_destroy(fiber *fiber) {
-    munmap(fiber->stack, fiber->stack_bytes);
-    delete fiber;
 }
 
 void fiber_switch(fiber *from, fiber *to) {

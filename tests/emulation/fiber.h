@@ -3,7 +3,12 @@
 #define VQMOE_EMULATION_FIBER_H
 
 #include <stddef.h>
+
+/* The C library's own contexts serve every processor, at ten times the cost. */
 #ifndef __x86_64__
+#define EMULATION_UCONTEXT
+#endif
+#ifdef EMULATION_UCONTEXT
 #include <ucontext.h>
 #endif
 
@@ -14,14 +19,13 @@ struct fiber {
     char *stack = nullptr; /* mapping, its lowest page untouchable; NULL: the system's own stack */
     size_t stack_bytes = 0;
     void *fake_stack = nullptr; /* AddressSanitizer's */
-#ifndef __x86_64__
+#ifdef EMULATION_UCONTEXT
     ucontext_t context;
 #endif
 };
 
 /* A fiber that runs main() from its first switch on; main never returns. */
 fiber *fiber_create(void (*main)());
-void fiber_destroy(fiber *fiber);
 /* Goes on in `to`; returns when somebody switches back. */
 void fiber_switch(fiber *from, fiber *to);
 /* The lowest, untouchable page of a fiber's stack holds the address. */

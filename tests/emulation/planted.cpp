@@ -126,6 +126,23 @@ static void run_shared_bounds(bool within) {
     compare(out, 1, [](int) { return 0.0F; });
 }
 
+/* Both sorts of shared memory, and who reads one number too many of the bytes that the launch gives. */
+__global__ static void rotate(float *out, const float *in, int last) {
+    SHARED(float, before, [N]);
+    DYN_SHARED(float, row);
+    int i = (int)threadIdx.x;
+    before[i] = -1;
+    row[i] = in[i];
+    __syncthreads();
+    out[blockIdx.x * N + i] = row[i < N - 1 ? i + 1 : last];
+}
+
+static void run_rotate(int last) {
+    float *out = device_floats(2 * N), *in = device_numbers(N);
+    LAUNCH_ON(stream, rotate, 2, N, N * sizeof(float), out, in, last);
+    compare(out, 2 * N, [](int i) { return (float)((i + 1) % N); });
+}
+
 enum divergence { TOGETHER, ENDED, ELSEWHERE };
 __global__ static void meet_at_barrier(float *out, int divergence) {
     if (divergence == ENDED && threadIdx.x >= N / 2) return;
@@ -274,6 +291,37 @@ static void run_gemm(bool bf16) {
     cublasDestroy(blas);
 }
 
+/* Two products [M, O] one after the other in memory, by strides, and by pointers with factors in device memory. */
+static void run_gemm_batched(bool pointers) {
+    enum { M = 2, O = 3, K = 2, COUNT = 2 };
+    cublasHandle_t blas;
+    float *a = device_numbers(COUNT * M * K), *b = device_numbers(COUNT * K * O), *c = device_floats(COUNT * M * O);
+    float *factors = device_numbers(2), one = 1, zero = 0; /* beta 0, alpha 1 */
+    std::vector<const void *> places;
+    for (int i = 0; i < COUNT; i++) places.push_back(a + i * M * K);
+    for (int i = 0; i < COUNT; i++) places.push_back(b + i * K * O);
+    for (int i = 0; i < COUNT; i++) places.push_back(c + i * M * O);
+    void *memory = device_floats(2 * 3 * COUNT), *const *at = (void *const *)memory;
+    CHECK(cudaMemcpyAsync(memory, places.data(), places.size() * sizeof(void *), cudaMemcpyHostToDevice, stream));
+    cublasCreate(&blas);
+    cublasSetStream(blas, stream);
+    if (pointers) {
+        cublasSetPointerMode(blas, CUBLAS_POINTER_MODE_DEVICE);
+        if (cublasGemmBatchedEx(blas, CUBLAS_OP_N, CUBLAS_OP_N, M, O, K, factors + 1, at, CUDA_R_32F, M, at + COUNT,
+                                CUDA_R_32F, K, factors, at + 2 * COUNT, CUDA_R_32F, M, COUNT, CUBLAS_COMPUTE_32F,
+                                CUBLAS_GEMM_DEFAULT) != CUBLAS_STATUS_SUCCESS)
+            printf("no product\n");
+    } else if (cublasSgemmStridedBatched(blas, CUBLAS_OP_N, CUBLAS_OP_N, M, O, K, &one, a, M, M * K, b, K, K * O, &zero,
+                                         c, M, M * O, COUNT) != CUBLAS_STATUS_SUCCESS)
+        printf("no product\n");
+    compare(c, COUNT * M * O, [](int i) {
+        int batch = i / (M * O), row = i % M, column = i / M % O, sum = 0;
+        for (int k = 0; k < K; k++) sum += (batch * M * K + k * M + row) * (batch * K * O + column * K + k);
+        return (float)sum;
+    });
+    cublasDestroy(blas);
+}
+
 int planted_run(const char *name) {
     static const struct {
         const char *name;
@@ -289,6 +337,8 @@ int planted_run(const char *name) {
         {"bounds-beyond", [] { run_bounds(false); }},
         {"shared-bounds", [] { run_shared_bounds(true); }},
         {"shared-bounds-beyond", [] { run_shared_bounds(false); }},
+        {"dynamic", [] { run_rotate(0); }},
+        {"dynamic-beyond", [] { run_rotate(N); }},
         {"barrier", [] { run_barrier(TOGETHER); }},
         {"barrier-ended", [] { run_barrier(ENDED); }},
         {"barrier-elsewhere", [] { run_barrier(ELSEWHERE); }},
@@ -313,6 +363,8 @@ int planted_run(const char *name) {
         {"devices", run_devices},
         {"gemm", [] { run_gemm(false); }},
         {"gemm-bf16", [] { run_gemm(true); }},
+        {"gemm-strides", [] { run_gemm_batched(false); }},
+        {"gemm-pointers", [] { run_gemm_batched(true); }},
     };
     for (const auto &c : cases) {
         if (strcmp(c.name, name) != 0) continue;

@@ -14,7 +14,7 @@ dim3 blockDim, gridDim;
 
 namespace emulation {
 
-enum { WARP = 32, MOST_THREADS = 1024, MOST_WARPS = MOST_THREADS / WARP, NO_SYNC = 1 };
+enum { WARP = 32, MOST_THREADS = 1024, MOST_WARPS = MOST_THREADS / WARP, NO_SYNC = 1, WINDOW = 1024 };
 
 /* The next of the threads that can run; what a barrier sets free joins them. Forward and reverse: by turns, in
  * ascending or descending order. Random: any. Greedy: whoever was set free last goes on, as far as it gets. */
@@ -52,9 +52,10 @@ struct launch_state {
     site barrier_at;
     fiber *here, *host;
     std::vector<fiber *> idle, used;
-    std::vector<void *> contexts; /* TSan's, of this launch */
+    std::vector<void *> contexts; /* TSan's */
+    size_t contexts_used;
     void *host_context;
-    char phase_key[2], launch_key;
+    char phase_key[2], start_key, launch_key;
 };
 static launch_state &run = *new launch_state(); /* there until the process ends */
 
@@ -125,6 +126,13 @@ static fiber *new_fiber() {
     return fiber_create(fiber_loop);
 }
 
+static fiber *idle_fiber() {
+    if (run.idle.empty()) return new_fiber();
+    fiber *found = run.idle.back();
+    run.idle.pop_back();
+    return found;
+}
+
 /* A fiber without a thread. ThreadSanitizer has each thread on a stack of its own, as one's variables are not
  * another's. */
 static void put_aside(fiber *fiber) {
@@ -135,6 +143,7 @@ static void put_aside(fiber *fiber) {
 /* Every fiber: takes threads that have not started, one after the other. */
 static void fiber_loop() {
     for (;;) {
+        if (run.host_context) __tsan_acquire(&run.start_key);
         run.call->run();
         thread_exits();
         fiber *mine = run.here;
@@ -151,17 +160,10 @@ static void fiber_loop() {
         fiber *on = run.threads[next].on;
         if (!on && !run.host_context) continue;
         put_aside(mine);
-        if (!on) on = new_fiber();
+        if (!on) on = idle_fiber();
         run.here = on;
         fiber_switch(mine, on);
     }
-}
-
-static fiber *idle_fiber() {
-    if (run.idle.empty()) return new_fiber();
-    fiber *found = run.idle.back();
-    run.idle.pop_back();
-    return found;
 }
 
 /* The current thread waits until somebody makes it ready and its turn has come. */
@@ -286,7 +288,31 @@ uint64_t meet(collective kind, unsigned mask, uint64_t value, int from, site at)
     return mine->value;
 }
 
+/* ThreadSanitizer: whatever comes later comes after what was so far. Contexts and stacks serve again, which is much
+ * cheaper than new ones. */
+static void forget_threads() {
+    if (!run.host_context) return;
+    __tsan_acquire(&run.launch_key);
+    __tsan_release(&run.start_key);
+    shared_forget();
+    run.contexts_used = 0;
+    run.idle.insert(run.idle.end(), run.used.begin(), run.used.end());
+    run.used.clear();
+}
+
+/* ThreadSanitizer compares the threads of a few blocks at a time: the more there are, the slower it is. */
+static void make_room() {
+    size_t most = 2 * run.count > WINDOW ? 2 * run.count : (size_t)WINDOW;
+    if (run.contexts_used + run.count > most) forget_threads();
+}
+
+static void *next_context() {
+    if (run.contexts_used == run.contexts.size()) run.contexts.push_back(__tsan_create_fiber(0));
+    return run.contexts[run.contexts_used++];
+}
+
 static void run_block() {
+    make_room();
     shared_start_block(run.call); /* before there are threads that could meet in it */
     run.exited = run.arrived = run.predicates = run.phase = 0;
     run.ready_first = run.ready_count = 0;
@@ -296,11 +322,11 @@ static void run_block() {
         t->on = nullptr;
         run.warps[i / WARP].lanes |= 1U << i % WARP;
         push_last(run.order_by == REVERSE ? run.count - 1 - i : i);
-        if (run.host_context) run.contexts.push_back(t->tsan = __tsan_create_fiber(0));
+        if (run.host_context) t->tsan = next_context();
     }
     if (emulation_count_block) emulation_count_block();
     set_current(pop());
-    run.here = run.host_context ? new_fiber() : idle_fiber();
+    run.here = idle_fiber();
     fiber_switch(run.host, run.here);
 }
 
@@ -326,22 +352,11 @@ static void place_threads(const kernel_call *call) {
             for (unsigned x = 0; x < call->block.x; x++) run.threads[i++].index = {x, y, z};
 }
 
-static void end_launch() {
-    if (!run.host_context) return;
-    __tsan_acquire(&run.launch_key);
-    shared_end_launch();
-    for (void *context : run.contexts) __tsan_destroy_fiber(context);
-    for (fiber *f : run.used) fiber_destroy(f);
-    for (fiber *f : run.idle) fiber_destroy(f);
-    run.contexts.clear();
-    run.used.clear();
-    run.idle.clear();
-}
-
 void execute(kernel_call *call) {
     if (!run.host) choose_order();
     dim3 grid = call->grid;
     run.host_context = __tsan_create_fiber ? __tsan_get_current_fiber() : nullptr;
+    forget_threads();
     run.call = call;
     blockDim = call->block;
     gridDim = grid;
@@ -356,7 +371,7 @@ void execute(kernel_call *call) {
         }
     }
     if (emulation_count_end) emulation_count_end();
-    end_launch();
+    forget_threads();
     run.call = nullptr;
 }
 

@@ -20,7 +20,8 @@ struct shared_state {
     char *memory; /* [BYTES] */
     size_t used, static_used, dynamic_at;
     std::vector<array> arrays;
-    std::vector<char *> blocks; /* ThreadSanitizer: every block's, as those of two are not the same memory */
+    std::vector<char *> blocks; /* ThreadSanitizer: one each for several, as those of two are not the same memory */
+    size_t blocks_used;
 };
 static shared_state &state = *new shared_state();
 
@@ -40,9 +41,11 @@ static char *map() {
 }
 
 void shared_start_block(const kernel_call *call) {
-    if (__tsan_create_fiber)
-        state.blocks.push_back(state.memory = map());
-    else if (!state.memory)
+    unseen here;
+    if (__tsan_create_fiber) {
+        if (state.blocks_used == state.blocks.size()) state.blocks.push_back(map());
+        state.memory = state.blocks[state.blocks_used++];
+    } else if (!state.memory)
         state.memory = map();
     if (__asan_poison_memory_region)
         __asan_poison_memory_region(state.memory, state.used == 0 ? (size_t)BYTES : state.used);
@@ -53,10 +56,7 @@ void shared_start_block(const kernel_call *call) {
     state.dynamic_at = take(call->bytes);
 }
 
-void shared_end_launch() {
-    for (char *memory : state.blocks) munmap(memory, BYTES);
-    state.blocks.clear();
-}
+void shared_forget() { state.blocks_used = 0; }
 
 void *shared_array(const void *declaration, size_t bytes) {
     for (const array &a : state.arrays)
