@@ -26,7 +26,7 @@ foreach(flavour ${emulated_flavours})
   ops_programs(emulated_${flavour} kernels_emulated_${flavour})
   foreach(family ${families})
     add_test(NAME emulated_${flavour}_ops_${family}
-             COMMAND sh -c ${orders} $<TARGET_FILE:test_ops_emulated_${flavour}_${family}>)
+             COMMAND sh -c "${orders}" $<TARGET_FILE:test_ops_emulated_${flavour}_${family}>)
     set_tests_properties(emulated_${flavour}_ops_${family} PROPERTIES
       LABELS cuda-emulation TIMEOUT 120 ENVIRONMENT VQMOE_EMULATION_STREAMS=lazy)
   endforeach()

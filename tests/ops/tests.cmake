@@ -1,9 +1,8 @@
 # One program per family of operations (check.h lists which entry belongs to whom); emulation/ops.cmake runs them on a
 # GPU too.
-set(OPS_FAMILIES attention elementwise embedding linear norm quantize route softmax table)
 add_library(ops_check STATIC ops/check.c ops/memory_cpu.c)
 target_link_libraries(ops_check PUBLIC kernels base PkgConfig::CMOCKA)
-foreach(family ${OPS_FAMILIES})
+foreach(family attention elementwise embedding linear norm quantize route softmax table)
   vqmoe_test(ops_${family} ops/${family}_test.c ops_check)
 endforeach()
 
