@@ -17,7 +17,7 @@ static void take_pieces(struct arena *arena, unsigned char **pieces) {
     for (int i = 0; i < PIECES; ++i) {
         pieces[i] = arena_take(arena, sizes[i]);
         assert_non_null(pieces[i]);
-        assert_int_equal((uintptr_t)pieces[i] % 64, 0);
+        assert_int_equal((uintptr_t)pieces[i] % 256, 0);
         memset(pieces[i], i + 1, sizes[i]);
     }
 }
