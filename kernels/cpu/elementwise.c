@@ -158,7 +158,7 @@ static void relu_forward(real *hidden, const real *bias, const int64_t *rows, st
             real x = h[i] + bias[i];
             h[i] = x > 0 || x != x ? x : 0; /* a NaN stays one, for the check of the loss */
         }
-        if (dropout.p > 0) dropout_row(h, &dropout, (uint32_t)rows[n], D);
+        if (rows && dropout.p > 0) dropout_row(h, &dropout, (uint32_t)rows[n], D);
     }
 }
 
