@@ -3,7 +3,7 @@
 struct filling {
     float *out, value;
     template <int W> __device__ void at(int64_t i) const {
-        pack<W> x;
+        floats<W> x;
         for (int k = 0; k < W; ++k) x.x[k] = value;
         store<W>(out + i, x);
     }
@@ -23,9 +23,9 @@ template <bool ADD> struct row_copying {
     template <int W> __device__ void at(int64_t i) const {
         int64_t row = i / D, column = i - row * D;
         float *to = out + row * out_stride + column;
-        pack<W> x = load<W>(in + row * in_stride + column);
+        floats<W> x = load<W>(in + row * in_stride + column);
         if (ADD) {
-            pack<W> there = load<W>(to);
+            floats<W> there = load<W>(to);
             for (int k = 0; k < W; ++k) x.x[k] += there.x[k];
         }
         store<W>(to, x);
@@ -48,7 +48,7 @@ struct adding {
     float *out;
     const float *a, *b;
     template <int W> __device__ void at(int64_t i) const {
-        pack<W> x = load<W>(a + i), y = load<W>(b + i);
+        floats<W> x = load<W>(a + i), y = load<W>(b + i);
         for (int k = 0; k < W; ++k) x.x[k] += y.x[k];
         store<W>(out + i, x);
     }
@@ -63,7 +63,7 @@ struct adding_scaled {
     const float *in;
     float scale;
     template <int W> __device__ void at(int64_t i) const {
-        pack<W> x = load<W>(out + i), y = load<W>(in + i);
+        floats<W> x = load<W>(out + i), y = load<W>(in + i);
         for (int k = 0; k < W; ++k) x.x[k] += scale * y.x[k];
         store<W>(out + i, x);
     }
@@ -119,7 +119,7 @@ template <int V> struct dropping {
         if (kept.drops) kept_factors(factor, kept, (uint32_t)(row_first + row), (uint32_t)quad);
         for (int k = 0; k < 4; k += V)
             if (first + k < end) {
-                pack<V> x = load<V>(in + first + k), on_top = {};
+                floats<V> x = load<V>(in + first + k), on_top = {};
                 if (residual) on_top = load<V>(residual + first + k);
                 for (int j = 0; j < V; ++j) x.x[j] = on_top.x[j] + x.x[j] * factor[k + j];
                 store<V>(out + first + k, x);

@@ -8,17 +8,17 @@ static __global__ void layer_norm_rows(float *out, float *stats, const float *in
         const float *x = in + n * D;
         float sum = 0, squares = 0;
         for (int64_t i = first; i < D; i += WARP * W) {
-            pack<W> v = load<W>(x + i);
+            floats<W> v = load<W>(x + i);
             for (int k = 0; k < W; ++k) sum += v.x[k];
         }
         float mean = warp_sum(sum) / (float)D;
         for (int64_t i = first; i < D; i += WARP * W) {
-            pack<W> v = load<W>(x + i);
+            floats<W> v = load<W>(x + i);
             for (int k = 0; k < W; ++k) squares += (v.x[k] - mean) * (v.x[k] - mean);
         }
         float rstd = (float)(1 / sqrt((double)warp_sum(squares) / (double)D + 1e-5));
         for (int64_t i = first; i < D; i += WARP * W) {
-            pack<W> v = load<W>(x + i), w = load<W>(weight + i), b = load<W>(bias + i);
+            floats<W> v = load<W>(x + i), w = load<W>(weight + i), b = load<W>(bias + i);
             for (int k = 0; k < W; ++k) v.x[k] = (v.x[k] - mean) * rstd * w.x[k] + b.x[k];
             store<W>(out + n * D + i, v);
         }
@@ -45,12 +45,12 @@ static __global__ void layer_norm_rows_backward(float *din, float *partial, cons
     int warp = (int)threadIdx.x / WARP;
     int64_t first = lane_index() * W;
     float *dw = HERE ? shared + warp * 2 * D : partial + warp_index() * 2 * D, *db = dw + D;
-    for (int64_t i = first; i < D; i += WARP * W) store<W>(dw + i, pack<W>{}), store<W>(db + i, pack<W>{});
+    for (int64_t i = first; i < D; i += WARP * W) store<W>(dw + i, floats<W>{}), store<W>(db + i, floats<W>{});
     for (int64_t n = warp_index(); n < N; n += warp_count()) {
         const float *x = in + n * D, *dy = dout + n * D;
         float mean = stats[2 * n], rstd = stats[2 * n + 1], sum = 0, dot = 0;
         for (int64_t i = first; i < D; i += WARP * W) {
-            pack<W> v = load<W>(x + i), g = load<W>(dy + i), w = load<W>(weight + i);
+            floats<W> v = load<W>(x + i), g = load<W>(dy + i), w = load<W>(weight + i);
             for (int k = 0; k < W; ++k) {
                 float dx = g.x[k] * w.x[k];
                 sum += dx;
@@ -60,8 +60,8 @@ static __global__ void layer_norm_rows_backward(float *din, float *partial, cons
         sum = warp_sum(sum) / (float)D;
         dot = warp_sum(dot) / (float)D;
         for (int64_t i = first; i < D; i += WARP * W) {
-            pack<W> v = load<W>(x + i), g = load<W>(dy + i), w = load<W>(weight + i);
-            pack<W> sum_w = load<W>(dw + i), sum_b = load<W>(db + i);
+            floats<W> v = load<W>(x + i), g = load<W>(dy + i), w = load<W>(weight + i);
+            floats<W> sum_w = load<W>(dw + i), sum_b = load<W>(db + i);
             for (int k = 0; k < W; ++k) {
                 float xhat = (v.x[k] - mean) * rstd;
                 sum_w.x[k] += g.x[k] * xhat;
@@ -119,12 +119,12 @@ static __global__ void normalized_rows(float *out, float *__restrict__ norms, co
     for (int64_t n = warp_index(); n < N; n += warp_count()) {
         double squares = 0;
         for (int64_t i = first; i < D; i += WARP * W) {
-            pack<W> v = load<W>(in + n * D + i);
+            floats<W> v = load<W>(in + n * D + i);
             for (int k = 0; k < W; ++k) squares += (double)v.x[k] * v.x[k];
         }
         float norm = (float)sqrt(warp_sum(squares)), divisor = norm > floor ? norm : floor;
         for (int64_t i = first; i < D; i += WARP * W) {
-            pack<W> v = load<W>(in + n * D + i);
+            floats<W> v = load<W>(in + n * D + i);
             for (int k = 0; k < W; ++k) v.x[k] /= divisor;
             store<W>(out + n * D + i, v);
         }
@@ -146,13 +146,13 @@ static __global__ void normalized_rows_backward(float *__restrict__ din, const f
         float norm = norms[n], divisor = norm > floor ? norm : floor;
         double dot = 0;
         for (int64_t i = first; i < D; i += WARP * W) {
-            pack<W> y = load<W>(out + n * D + i), dy = load<W>(dout + n * D + i);
+            floats<W> y = load<W>(out + n * D + i), dy = load<W>(dout + n * D + i);
             for (int k = 0; k < W; ++k) dot += (double)y.x[k] * dy.x[k];
         }
         float along = (float)warp_sum(dot);
         if (!(norm > floor)) along = 0;
         for (int64_t i = first; i < D; i += WARP * W) {
-            pack<W> y = load<W>(out + n * D + i), dy = load<W>(dout + n * D + i), dx = load<W>(din + n * D + i);
+            floats<W> y = load<W>(out + n * D + i), dy = load<W>(dout + n * D + i), dx = load<W>(din + n * D + i);
             for (int k = 0; k < W; ++k) dx.x[k] += (dy.x[k] - along * y.x[k]) / divisor;
             store<W>(din + n * D + i, dx);
         }

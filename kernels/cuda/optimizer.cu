@@ -20,7 +20,8 @@ struct adapting {
     template <int W> __device__ void at(int64_t i) const {
         double factor = *scale;
         if (!isfinite(factor)) return;
-        pack<W> p = load<W>(parameter + i), first = load<W>(m + i), second = load<W>(v + i), g = load<W>(gradient + i);
+        floats<W> p = load<W>(parameter + i), first = load<W>(m + i), second = load<W>(v + i),
+                  g = load<W>(gradient + i);
         for (int k = 0; k < W; ++k) {
             float d = (float)factor * g.x[k];
             first.x[k] = b1 * first.x[k] + c1 * d;

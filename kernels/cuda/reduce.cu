@@ -25,7 +25,7 @@ static __global__ void sum_kernel(double *__restrict__ partial, const float *__r
     SHARED(double, of_warp, [WARPS]);
     double sum = 0;
     for (int64_t i = thread_index(); i < n / W; i += thread_count()) {
-        pack<W> x = load<W>(in + i * W);
+        floats<W> x = load<W>(in + i * W);
         for (int k = 0; k < W; ++k) sum += term_of<TERM>(x.x[k]);
     }
     if (W > 1 && thread_index() < n % W) sum += term_of<TERM>(in[n / W * W + thread_index()]);

@@ -28,7 +28,7 @@ static __global__ void relu_forward(float *hidden, const float *__restrict__ bia
         uint32_t own_number = kept.drops ? (uint32_t)rows[own] : 0;
         bool mine = column < D;
         for (int r = 0; r < count; r += ROWS_AT_ONCE) {
-            pack<W> x[ROWS_AT_ONCE] = {};
+            floats<W> x[ROWS_AT_ONCE] = {};
             for (int u = 0; u < ROWS_AT_ONCE; ++u)
                 if (mine && r + u < count) x[u] = load<W>(hidden + (row + r + u) * D + column);
             for (int u = 0; u < ROWS_AT_ONCE; ++u) {
@@ -36,7 +36,7 @@ static __global__ void relu_forward(float *hidden, const float *__restrict__ bia
                 int32_t group = __shfl_sync(ALL_LANES, own_group, at);
                 uint32_t number = __shfl_sync(ALL_LANES, own_number, at);
                 if (mine && r + u < count) {
-                    pack<W> b = load<W>(bias + group * D + column);
+                    floats<W> b = load<W>(bias + group * D + column);
                     for (int k = 0; k < W; ++k) {
                         float sum = x[u].x[k] + b.x[k];
                         x[u].x[k] = sum > 0 || sum != sum ? sum : 0; /* a NaN stays one, for the check of the loss */
@@ -75,7 +75,7 @@ struct relu_rows {
     float *dhidden, *dbias, scale;
     const float *hidden;
 
-    template <int W> struct loaded { pack<W> dh, h; };
+    template <int W> struct loaded { floats<W> dh, h; };
     __device__ int32_t key(int64_t j) const { return group_of(begin, groups, first + j); }
     __device__ int64_t end(int64_t j) const { return begin[key(j) + 1] - first; }
     __device__ float *out(int32_t key) const { return dbias + key * D; }
@@ -83,8 +83,8 @@ struct relu_rows {
         int64_t at = (first + j) * D + column;
         return loaded<W>{load<W>(dhidden + at), load<W>(hidden + at)};
     }
-    template <int W> __device__ pack<W> value(int64_t j, int64_t column, loaded<W> in) const {
-        pack<W> x;
+    template <int W> __device__ floats<W> value(int64_t j, int64_t column, loaded<W> in) const {
+        floats<W> x;
         for (int k = 0; k < W; ++k) x.x[k] = in.h.x[k] > 0 ? scale * in.dh.x[k] : 0;
         store<W>(dhidden + (first + j) * D + column, x);
         return x;

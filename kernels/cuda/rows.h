@@ -7,14 +7,14 @@
 
 static const int THREADS = 256, WARPS = THREADS / WARP;
 
-template <int W> struct alignas(sizeof(float) * W) pack { float x[W]; };
+template <int W> struct alignas(sizeof(float) * W) floats { float x[W]; };
 
-template <int W> __device__ static inline pack<W> load(const float *at) {
-    return *reinterpret_cast<const pack<W> *>(at);
+template <int W> __device__ static inline floats<W> load(const float *at) {
+    return *reinterpret_cast<const floats<W> *>(at);
 }
 
-template <int W> __device__ static inline void store(float *at, pack<W> value) {
-    *reinterpret_cast<pack<W> *>(at) = value;
+template <int W> __device__ static inline void store(float *at, floats<W> value) {
+    *reinterpret_cast<floats<W> *>(at) = value;
 }
 
 /* Whether rows of D floats from these places (NULL is fine) can be read four at once. */

@@ -9,7 +9,7 @@
  *     int64_t end(j)                    one past the run of position j
  *     float *out(key)                   [D], added to
  *     loaded<W> fetch<W>(j, column)     what it reads, before any of the segment's next rows is written
- *     pack<W> value<W>(j, column, loaded<W>) */
+ *     floats<W> value<W>(j, column, loaded<W>) */
 #ifndef VQMOE_CUDA_SEGMENTS_H
 #define VQMOE_CUDA_SEGMENTS_H
 
@@ -20,8 +20,8 @@ static const int SEGMENT = WARP, SEGMENT_AT_ONCE = 4;
 static inline ON_BOTH int64_t segment_count(int64_t N) { return (N + SEGMENT - 1) / SEGMENT; }
 static inline ON_BOTH int64_t column_blocks(int64_t D, int W) { return (D + WARP * W - 1) / (WARP * W); }
 
-template <int W> __device__ static inline void pack_add(float *at, pack<W> value) {
-    pack<W> sum = load<W>(at);
+template <int W> __device__ static inline void add_to(float *at, floats<W> value) {
+    floats<W> sum = load<W>(at);
     for (int k = 0; k < W; ++k) sum.x[k] += value.x[k];
     store<W>(at, sum);
 }
@@ -38,7 +38,7 @@ static __global__ void segment_sums(Source source, float *__restrict__ head, flo
         bool goes_on = begin + rows < N && source.key(begin + rows) == __shfl_sync(ALL_LANES, own, rows - 1);
         bool here = begin == 0 || source.key(begin - 1) != key; /* where it belongs, rather than a part */
         float *to = here ? source.out(key) : head + segment * D;
-        pack<W> sum = {};
+        floats<W> sum = {};
         for (int first = 0; first < rows; first += SEGMENT_AT_ONCE) {
             typename Source::template loaded<W> in[SEGMENT_AT_ONCE];
             for (int u = 0; u < SEGMENT_AT_ONCE; ++u)
@@ -47,19 +47,19 @@ static __global__ void segment_sums(Source source, float *__restrict__ head, flo
                 int at = first + u < rows ? first + u : rows - 1;
                 int32_t next = __shfl_sync(ALL_LANES, own, at);
                 if (next != key) {
-                    if (mine && here) pack_add<W>(to + column, sum);
+                    if (mine && here) add_to<W>(to + column, sum);
                     if (mine && !here) store<W>(to + column, sum);
                     sum = {};
                     key = next, to = source.out(key), here = true;
                 }
                 if (mine && first + u < rows) {
-                    pack<W> value = source.template value<W>(begin + first + u, column, in[u]);
+                    floats<W> value = source.template value<W>(begin + first + u, column, in[u]);
                     for (int k = 0; k < W; ++k) sum.x[k] += value.x[k];
                 }
             }
         }
         if (here && goes_on) to = tail + segment * D, here = false;
-        if (mine && here) pack_add<W>(to + column, sum);
+        if (mine && here) add_to<W>(to + column, sum);
         if (mine && !here) store<W>(to + column, sum);
     }
 }
@@ -76,9 +76,9 @@ static __global__ void segment_join(Source source, const float *__restrict__ hea
         bool mine = column < D;
         if (source.key(next) == key && (segment == 0 || source.key(segment * SEGMENT - 1) != key)) {
             int64_t end = segment_count(source.end(next));
-            pack<W> sum = {};
+            floats<W> sum = {};
             for (int64_t s = segment + 1 + warp; mine && s < end; s += WARPS) {
-                pack<W> more = load<W>(head + s * D + column);
+                floats<W> more = load<W>(head + s * D + column);
                 for (int k = 0; k < W; ++k) sum.x[k] += more.x[k];
             }
             for (int k = 0; k < W; ++k) part[warp][k * WARP + lane] = sum.x[k];
@@ -87,7 +87,7 @@ static __global__ void segment_join(Source source, const float *__restrict__ hea
                 sum = load<W>(tail + segment * D + column);
                 for (int other = 0; other < WARPS; ++other)
                     for (int k = 0; k < W; ++k) sum.x[k] += part[other][k * WARP + lane];
-                pack_add<W>(source.out(key) + column, sum);
+                add_to<W>(source.out(key) + column, sum);
             }
             __syncthreads();
         }

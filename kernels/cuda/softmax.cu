@@ -22,7 +22,7 @@ template <int W> __device__ static inline struct running walk(const float *x, in
     const int AT_ONCE = 8 / W;
     struct running all = {-FLT_MAX, 0};
     for (int64_t first = (int64_t)thread * W; first < V; first += (int64_t)threads * W * AT_ONCE) {
-        pack<W> values[AT_ONCE];
+        floats<W> values[AT_ONCE];
         float top = all.top;
         for (int u = 0; u < AT_ONCE; ++u) {
             int64_t i = first + (int64_t)u * threads * W;
@@ -95,7 +95,7 @@ static __global__ void losses_backward(float *dlogits, const float *logits, cons
         float log_sum = lse[n];
         int32_t target = targets[n];
         for (int64_t i = (int64_t)(threadIdx.x % team) * W; i < V; i += (int64_t)team * W) {
-            pack<W> x = load<W>(logits + n * V + i);
+            floats<W> x = load<W>(logits + n * V + i);
             for (int k = 0; k < W; ++k) {
                 x.x[k] = scale * expf(x.x[k] - log_sum);
                 if (i + k == target) x.x[k] -= scale;
@@ -125,7 +125,7 @@ static __global__ void mix_rows(float *__restrict__ out, float *__restrict__ gat
         float g0 = difference > 0 ? large : small, g1 = difference > 0 ? small : large;
         if (lane_index() == 0) gates[2 * n] = g0, gates[2 * n + 1] = g1;
         for (int64_t i = n * D + lane_index() * W; i < (n + 1) * D; i += WARP * W) {
-            pack<W> x = load<W>(a + i), y = load<W>(b + i);
+            floats<W> x = load<W>(a + i), y = load<W>(b + i);
             for (int k = 0; k < W; ++k) x.x[k] = g0 * x.x[k] + g1 * y.x[k];
             store<W>(out + i, x);
         }
@@ -145,7 +145,7 @@ static __global__ void mix_rows_backward(float *__restrict__ da, float *__restri
     for (int64_t n = warp_index(); n < N; n += warp_count()) {
         float g0 = gates[2 * n], g1 = gates[2 * n + 1], dot = 0;
         for (int64_t i = n * D + lane_index() * W; i < (n + 1) * D; i += WARP * W) {
-            pack<W> x = load<W>(a + i), y = load<W>(b + i), d = load<W>(dout + i);
+            floats<W> x = load<W>(a + i), y = load<W>(b + i), d = load<W>(dout + i);
             for (int k = 0; k < W; ++k) {
                 dot += d.x[k] * (x.x[k] - y.x[k]);
                 x.x[k] = g0 * d.x[k];
