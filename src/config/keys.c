@@ -73,10 +73,10 @@ const struct config_key config_keys[] = {
 
     {INT(parallel.expert, "auto", 1, 65535, "ranks that share the experts; auto: all"), WORD("auto", 0)},
     {INT(parallel.threads, "auto", 1, 1024, "per rank; auto: cores of the node / its ranks"), WORD("auto", 0)},
-    {ENUM(parallel.comm, "auto", "auto|self|mpi|nccl", "auto: nccl between GPUs, else mpi")},
-    {INT(parallel.small_message, "16384", 0, 1e9, "GPUs: smaller ones go joined, bytes; 0: never")},
+    {ENUM(parallel.comm, "auto", "auto|self|mpi|nccl", "auto: nccl between GPUs, or mpi")},
+    {INT(parallel.small_message, "16384", 0, 1e9, "bytes; GPUs: smaller ones go joined")},
     {BOOL(parallel.share_gpus, "false", "more ranks than GPUs on a node; needs comm mpi")},
-    {REAL(parallel.timeout_s, "600", 1, 1e6, "GPUs: longest wait for other ranks, seconds")},
+    {REAL(parallel.timeout_s, "600", 1, 1e6, "seconds; GPUs: longest wait for peers")},
     {ENUM(device, "auto", "auto|cpu|cuda", "where kernels run; auto: cuda where there is a GPU")},
     {ENUM(precision, "fp32", "fp32|bf16", "factors of products; sums and all else are fp32")},
 

@@ -105,7 +105,7 @@ static void test_key_errors(void **state) {
     expect_error("devise: cpu", SET(NULL), "config_test.yaml:1: devise: unknown key; nearest: device");
     expect_error("a: &a {a: *a}", SET(NULL), /* refers to itself */
                  "config_test.yaml:1: a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a: "
-                 "unknown key; nearest: data.train");
+                 "unknown key; nearest: parallel.small_message");
     expect_error("model: 3", SET(NULL), "config_test.yaml:1: model: expected a mapping of keys, found a value");
     expect_error("model.layers: [1]", SET(NULL), "config_test.yaml:1: model.layers: expected a value, found a list");
     expect_error("moe:\n  experts:\n    a: 1\n", SET(NULL),
