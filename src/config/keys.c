@@ -77,7 +77,7 @@ const struct config_key config_keys[] = {
     {INT(parallel.small_message, "16384", 0, 1e9, "bytes; GPUs: smaller ones go joined")},
     {BOOL(parallel.share_gpus, "false", "more ranks than GPUs on a node; needs comm mpi")},
     {REAL(parallel.timeout_s, "600", 1, 1e6, "seconds; GPUs: longest wait for peers")},
-    {ENUM(device, "auto", "auto|cpu|cuda", "where kernels run; auto: cuda where there is a GPU")},
+    {ENUM(device, "auto", "auto|cpu|cuda", "where kernels run; auto: a GPU if there is one")},
     {ENUM(precision, "fp32", "fp32|bf16", "factors of products; sums and all else are fp32")},
 
     {REAL(optim.lr, "0.00035", 0, 10, "Adam's highest learning rate")},
