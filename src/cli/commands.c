@@ -12,7 +12,7 @@ const struct command cli_commands[] = {
      TAKES_COMPARE | TAKES_ROUTING, cli_inspect},
     {"data", "CONFIG...", "Describes the data of a configuration: files, alphabet, splits, streams.", 0, cli_data},
     {"bench", "CONFIG...",
-     "Times training steps against the floor: their counted operations over the rate of the same matrix products.",
+     "Times training steps and their operations, on the CPU or a GPU, against measured rates.",
      TAKES_STEPS, cli_bench},
     {"debug step", "CONFIG...",
      "One training step into a step file: tokens, loss, logits and every gradient (docs/step-file.md).",
