@@ -178,7 +178,7 @@ struct rates {
 };
 
 static struct rates rates_measure(struct comm *world) {
-    struct rates rates;
+    struct rates rates = {0};
     int64_t mib = (1 << 20) / (int64_t)sizeof(real), reals = 0;
     comm_barrier(world);
     double seconds = trial_grow(&reals, mib, (device->is_host ? 256 : 1024) * mib, copy_sizes, copy_run);

@@ -169,6 +169,9 @@ static int64_t used_of(const struct groups *groups) {
     return used;
 }
 
+/* Of N slots, K for each. */
+static int64_t tokens_of(int64_t N, int64_t K) { return (N + K - 1) / K; }
+
 /* Rows of queries and of keys that each are read or written once; one lse. */
 static double attention_bytes(const struct attention_shape *s, bool relative, int queries, int keys, int distances,
                               int biases) {
@@ -359,9 +362,9 @@ TIMED(sort_by_expert,
 TIMED(row_numbers, (int64_t * out, const int64_t *index, int64_t divisor, int64_t first, int64_t N),
       (out, index, divisor, first, N), INT64S((index ? 2 : 1) * N))
 TIMED(scatter_rows, (real * out, const real *in, const int64_t *place, int64_t K, int64_t N, int64_t D),
-      (out, in, place, K, N, D), REALS((N + (N + K - 1) / K) * D) + INT64S(N))
+      (out, in, place, K, N, D), REALS((N + tokens_of(N, K)) * D) + INT64S(N))
 TIMED(gather_rows, (real * out, const real *in, const int64_t *index, int64_t divisor, int64_t N, int64_t D),
-      (out, in, index, divisor, N, D), REALS((N + (N + divisor - 1) / divisor) * D) + INT64S(N))
+      (out, in, index, divisor, N, D), REALS((N + tokens_of(N, divisor)) * D) + INT64S(N))
 TIMED(combine_forward,
       (real * out, bool add, const real *rows, const int64_t *place, const real *weights, int64_t N, int64_t K,
        int64_t D),
