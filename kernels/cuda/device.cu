@@ -53,14 +53,31 @@ static void cuda_release_pinned(void *memory, size_t bytes) {
 
 enum { EVENTS = 256 };
 
-static struct device_mark cuda_mark(enum device_queue queue) {
-    static cudaEvent_t ring[EVENTS];
-    static unsigned taken;
-    cudaEvent_t *event = &ring[taken++ % EVENTS];
-    if (!*event) CUDA(cudaEventCreateWithFlags(event, cudaEventDisableTiming));
+/* The next event of a ring that is made as it is used. */
+static struct device_mark record(cudaEvent_t ring[EVENTS], unsigned taken, unsigned flags, enum device_queue queue) {
+    cudaEvent_t *event = &ring[taken % EVENTS];
+    if (!*event) CUDA(cudaEventCreateWithFlags(event, flags));
     CUDA(cudaEventRecord(*event, cuda.stream[queue]));
     struct device_mark mark = {*event};
     return mark;
+}
+
+static struct device_mark cuda_mark(enum device_queue queue) {
+    static cudaEvent_t ring[EVENTS];
+    static unsigned taken;
+    return record(ring, taken++, cudaEventDisableTiming, queue);
+}
+
+static struct device_mark cuda_stamp(enum device_queue queue) {
+    static cudaEvent_t ring[EVENTS];
+    static unsigned taken;
+    return record(ring, taken++, cudaEventDefault, queue);
+}
+
+static double cuda_elapsed(struct device_mark from, struct device_mark to) {
+    float milliseconds = 0;
+    CUDA(cudaEventElapsedTime(&milliseconds, (cudaEvent_t)from.event, (cudaEvent_t)to.event));
+    return 1e-3 * (double)milliseconds;
 }
 
 static void cuda_await(enum device_queue queue, struct device_mark mark) {
@@ -129,7 +146,7 @@ extern const struct device device_cuda;
 const struct device device_cuda = {
     "cuda",     false,       cuda_allocate, cuda_release, cuda_allocate_pinned, cuda_release_pinned,
     cuda_set,   cuda_copy,   cuda_upload,   cuda_fetch,   cuda_download,        cuda_mark,
-    cuda_await, cuda_finish, cuda_stream,   cuda_memory,
+    cuda_await, cuda_finish, cuda_stream,   cuda_memory,  cuda_stamp,           cuda_elapsed,
 };
 
 void *cuda_workspace(enum workspace_slot slot, size_t bytes) {

@@ -49,6 +49,11 @@ struct device {
     void *(*stream)(enum device_queue queue);
     /* Bytes free now and in all; 0, 0 where nobody knows. */
     void (*memory)(size_t *free, size_t *total);
+    /* A mark that knows its time, which a plain one does without to be cheap. Good until 256 more of them were taken.
+     */
+    struct device_mark (*stamp)(enum device_queue queue);
+    /* Seconds from one stamp to another of the same queue, both passed. */
+    double (*elapsed)(struct device_mark from, struct device_mark to);
 };
 
 /* Chosen once when the program starts; the CPU's until then. */

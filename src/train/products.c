@@ -8,21 +8,17 @@
 #include "base/log.h"
 #include "kernels/ops.h"
 
-static struct products *counting;
-static struct ops counted_ops;
-static const struct ops *plain_ops;
-
 static bool same(const struct product *a, const struct product *b) {
     return a->N == b->N && a->O == b->O && a->I == b->I && a->lda == b->lda && a->ldb == b->ldb && a->ldc == b->ldc &&
            a->transpose_a == b->transpose_a && a->transpose_b == b->transpose_b && a->parallel == b->parallel &&
-           a->adds == b->adds;
+           a->adds == b->adds && a->exact == b->exact;
 }
 
-static void count(const struct product *product) {
-    struct products *p = counting;
+void products_add(struct products *p, const struct product *product) {
+    if (product->N * product->O * product->I * product->calls == 0) return;
     for (int64_t i = 0; i < p->count; ++i)
         if (same(&p->list[i], product)) {
-            p->list[i].calls++;
+            p->list[i].calls += product->calls;
             return;
         }
     if (p->count == p->room) {
@@ -33,26 +29,13 @@ static void count(const struct product *product) {
     p->list[p->count++] = *product;
 }
 
-static void counting_gemm(bool ta, bool tb, int64_t N, int64_t O, int64_t I, double alpha, const real *a, int64_t lda,
-                          const real *b, int64_t ldb, double beta, real *c, int64_t ldc) {
-    struct product product = {ta, tb, omp_in_parallel(), beta != 0, N, O, I, lda, ldb, ldc, 1, 0};
-#pragma omp critical
-    count(&product);
-    plain_ops->gemm(ta, tb, N, O, I, alpha, a, lda, b, ldb, beta, c, ldc);
-}
-
-void products_count_begin(struct products *products) {
-    counting = products;
-    plain_ops = ops;
-    counted_ops = *ops;
-    counted_ops.gemm = counting_gemm;
-    ops = &counted_ops;
-}
-
-void products_count_end(struct products *products) {
-    CHECK(counting == products);
-    ops = plain_ops;
-    counting = NULL;
+/* Exact products are a layer's: with another factor transposed they take as long. */
+static void multiply(const struct product *p, const real *a, const real *b, real *c) {
+    if (p->exact)
+        ops->linear_exact_forward(c, a, b, NULL, p->N, p->O, p->I);
+    else
+        ops->gemm(p->transpose_a, p->transpose_b, p->N, p->O, p->I, 1, a, p->lda, b, p->ldb, p->adds ? 1 : 0, c,
+                  p->ldc);
 }
 
 /* Operands as large as the product's own strides reach; each thread has its own where it is called by each. */
@@ -70,9 +53,7 @@ static void time_one(struct product *p) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
         {
             real *own = data + omp_get_thread_num() * (a + b + c);
-            for (int i = 0; i < calls; ++i)
-                ops->gemm(p->transpose_a, p->transpose_b, p->N, p->O, p->I, 1, own, p->lda, own + a, p->ldb,
-                          p->adds ? 1 : 0, own + a + b, p->ldc);
+            for (int i = 0; i < calls; ++i) multiply(p, own, own + a, own + a + b);
         }
         double seconds = (clock_seconds() - from) / calls / threads;
         if (seconds < p->seconds) p->seconds = seconds;
@@ -84,12 +65,13 @@ void products_time(struct products *products) {
     for (int64_t i = 0; i < products->count; ++i) time_one(&products->list[i]);
 }
 
+double product_operations(const struct product *p) {
+    return 2.0 * (double)p->N * (double)p->O * (double)p->I * (double)p->calls;
+}
+
 double products_operations(const struct products *products) {
     double sum = 0;
-    for (int64_t i = 0; i < products->count; ++i) {
-        const struct product *p = &products->list[i];
-        sum += 2.0 * (double)p->N * (double)p->O * (double)p->I * (double)p->calls;
-    }
+    for (int64_t i = 0; i < products->count; ++i) sum += product_operations(&products->list[i]);
     return sum;
 }
 

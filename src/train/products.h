@@ -1,5 +1,5 @@
-/* Counting the matrix products of a step, and timing the same products alone: the floor that a step's time is held
- * against. */
+/* The matrix products of a step by shape, and the same products timed alone on the CPU: the floor that a step's time is
+ * held against there. */
 #ifndef VQMOE_PRODUCTS_H
 #define VQMOE_PRODUCTS_H
 
@@ -7,8 +7,10 @@
 #include <stdint.h>
 
 struct product {
-    bool transpose_a, transpose_b, parallel; /* parallel: called by each thread for itself */
-    bool adds;                               /* beta is not 0 */
+    bool transpose_a, transpose_b;
+    bool adds;     /* beta is not 0 */
+    bool exact;    /* factors are not rounded */
+    bool parallel; /* on the CPU each thread makes its own */
     int64_t N, O, I, lda, ldb, ldc;
     int64_t calls;
     double seconds; /* of one call, once timed; with all threads at work */
@@ -19,12 +21,12 @@ struct products {
     int64_t count, room;
 };
 
-/* Between these two every product of this rank is counted. One count at a time. */
-void products_count_begin(struct products *products);
-void products_count_end(struct products *products);
-/* Times each alone, on all threads of this rank. */
+/* So many calls more of it. */
+void products_add(struct products *products, const struct product *product);
+/* Times each alone, on all threads of this rank: the CPU's products, with plain `ops`. */
 void products_time(struct products *products);
-double products_operations(const struct products *products); /* multiplications and additions */
+double product_operations(const struct product *product);    /* multiplications and additions, of all calls */
+double products_operations(const struct products *products); /* of all */
 double products_seconds(const struct products *products);    /* all calls at the rates measured alone: the floor */
 void products_free(struct products *products);
 
