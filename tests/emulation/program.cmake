@@ -35,6 +35,8 @@ add_executable(test_gpu_parity reference/parity_test.c)
 target_compile_definitions(test_gpu_parity PRIVATE ON_CUDA)
 target_link_libraries(test_gpu_parity train kernels_cuda comm_nccl)
 add_test(NAME gpu_parity COMMAND test_gpu_parity ${CMAKE_CURRENT_SOURCE_DIR}/reference/fixtures)
-add_test(NAME gpu_bench COMMAND vqmoe bench --set device=cuda --set precision=bf16 --steps 5)
+add_test(NAME gpu_bench COMMAND vqmoe bench ${CMAKE_SOURCE_DIR}/configs/lm/enwik8-base.yaml --set device=cuda
+                                --set precision=bf16 --steps 5)
+set_tests_properties(gpu_bench PROPERTIES SKIP_REGULAR_EXPRESSION "has no GPU")
 set_tests_properties(gpu_model_1 gpu_model_2 gpu_model_bf16 gpu_parity gpu_bench PROPERTIES
   LABELS gpu TIMEOUT 600 SKIP_RETURN_CODE 77 RUN_SERIAL true)
