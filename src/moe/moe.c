@@ -57,12 +57,13 @@ static void path_start(struct moe *moe, struct moe_path *path, const struct pass
     path->gathered = plan_gather(&path->plan, pass, in, moe->d_model);
 }
 
-static void path_send(struct moe *moe, struct moe_path *path, const struct pass *pass) {
+static void path_send(struct moe *moe, struct moe_path *path, const struct pass *pass, bool dropout) {
+    if (dropout) path->tokens = plan_send_tokens(&path->plan, pass);
     path->flight = plan_send(&path->plan, pass, path->gathered, moe->d_model);
 }
 
 static void path_experts(struct moe *moe, struct moe_path *path, const struct pass *pass, bool dropout) {
-    const int64_t *tokens = dropout ? plan_tokens(&path->plan, pass) : NULL;
+    const int64_t *tokens = dropout ? flight_land(&path->tokens, pass) : NULL;
     const real *rows = flight_land(&path->flight, pass);
     const real *out = experts_forward(&moe->experts, &path->use, pass, rows, path->plan.groups, tokens);
     path->flight = plan_return(&path->plan, pass, out, moe->d_model);
@@ -126,10 +127,6 @@ static void add_shared_backward(struct moe *moe, const struct pass *pass, real *
 static void continuous_start(struct moe *moe, const struct pass *pass, struct routes *routes, const real *x) {
     router_forward(&moe->router, pass, routes, x, pass->tokens);
     path_start(moe, &moe->continuous, pass, x, moe->router.routed, moe->router.K);
-}
-
-static void continuous_experts(struct moe *moe, const struct pass *pass) {
-    path_experts(moe, &moe->continuous, pass, pass->train && pass->dropout > 0);
 }
 
 static real *continuous_end(struct moe *moe, const struct pass *pass, const real *x) {
@@ -211,6 +208,7 @@ static real *mix(struct moe *moe, const struct pass *pass, const real *logits) {
 
 real *moe_forward(struct moe *moe, const struct pass *pass, struct routes *routes, const real *x) {
     bool continuous = moe->mode != MOE_DISCRETE, discrete = moe->mode != MOE_CONTINUOUS;
+    bool dropout = pass->train && pass->dropout > 0; /* of the continuous path alone */
     struct plan *plans[2];
     int n = 0;
     real *logits = NULL;
@@ -223,9 +221,9 @@ real *moe_forward(struct moe *moe, const struct pass *pass, struct routes *route
         ops->linear_exact_forward(logits, x, moe->mix_weight->data, moe->mix_bias->data, pass->tokens, 2, moe->d_model);
     }
     plan_finish(plans, n, pass, moe->d_model, moe->small_message);
-    if (continuous) path_send(moe, &moe->continuous, pass);
-    if (discrete) path_send(moe, &moe->discrete, pass);
-    if (continuous) continuous_experts(moe, pass);
+    if (continuous) path_send(moe, &moe->continuous, pass, dropout);
+    if (discrete) path_send(moe, &moe->discrete, pass, false);
+    if (continuous) path_experts(moe, &moe->continuous, pass, dropout);
     if (discrete) path_experts(moe, &moe->discrete, pass, false);
     if (continuous) moe->y_c = continuous_end(moe, pass, x);
     if (discrete) moe->y_d = discrete_end(moe, pass);

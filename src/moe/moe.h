@@ -16,6 +16,7 @@ struct moe_path {
     struct plan plan;
     struct experts_use use;
     struct flight flight; /* of rows on their way just now */
+    struct flight tokens; /* of their numbers, for dropout */
     const real *gathered; /* [slots, d] what is sent */
     const real *returned; /* [sent, d] the experts' outputs in send order */
 };

@@ -147,24 +147,18 @@ struct flight plan_return(const struct plan *plan, const struct pass *pass, cons
     return (struct flight){slots, landed, NULL, D, true};
 }
 
-static const real *sort_arrived(const struct plan *plan, const struct pass *pass, const real *rows, int64_t D) {
-    real *sorted = ARENA_ARRAY(pass->arena, real, plan->rows * D);
-    ops->gather_rows(sorted, rows, plan->arrival, 1, plan->rows, D);
-    return sorted;
-}
-
-const real *flight_land(const struct flight *flight, const struct pass *pass) {
-    if (flight->flying) device->await(QUEUE_COMPUTE, flight->landed);
-    return flight->plan ? sort_arrived(flight->plan, pass, flight->rows, flight->D) : flight->rows;
-}
-
-const int64_t *plan_tokens(const struct plan *plan, const struct pass *pass) {
+struct flight plan_send_tokens(const struct plan *plan, const struct pass *pass) {
+    enum { WIDTH = sizeof(int64_t) / sizeof(real) }; /* a number's bits travel as reals */
     int64_t *sorted = ARENA_ARRAY(pass->arena, int64_t, plan->sent);
     ops->row_numbers(sorted, plan->order, plan->K, pass_token_first(pass), plan->sent);
-    if (plan->group->size == 1) return sorted;
-    int64_t *rows = ARENA_ARRAY(pass->arena, int64_t, plan->rows);
-    device->await(QUEUE_COMPUTE, exchange(plan, rows, sorted, sizeof *rows, false));
-    if (!plan->arrival) return rows;
-    enum { WIDTH = sizeof(int64_t) / sizeof(real) }; /* a number's bits pass through a gather as reals */
-    return (const int64_t *)sort_arrived(plan, pass, (const real *)rows, WIDTH);
+    return plan_send(plan, pass, (const real *)sorted, WIDTH);
+}
+
+const void *flight_land(const struct flight *flight, const struct pass *pass) {
+    const struct plan *plan = flight->plan;
+    if (flight->flying) device->await(QUEUE_COMPUTE, flight->landed);
+    if (!plan) return flight->rows;
+    real *sorted = ARENA_ARRAY(pass->arena, real, plan->rows * flight->D);
+    ops->gather_rows(sorted, flight->rows, plan->arrival, 1, plan->rows, flight->D);
+    return sorted;
 }

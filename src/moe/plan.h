@@ -52,10 +52,9 @@ struct flight {
 struct flight plan_send(const struct plan *plan, const struct pass *pass, const real *in, int64_t D);
 /* The way back: [sent, D] in send order from rows [rows, D]. */
 struct flight plan_return(const struct plan *plan, const struct pass *pass, const real *rows, int64_t D);
+/* As plan_send, of each row's g: flight_land gives int64_t [rows]. */
+struct flight plan_send_tokens(const struct plan *plan, const struct pass *pass);
 /* What is computed from now on has the rows. */
-const real *flight_land(const struct flight *flight, const struct pass *pass);
-
-/* g of each row here [rows], device memory. Collective over the group. */
-const int64_t *plan_tokens(const struct plan *plan, const struct pass *pass);
+const void *flight_land(const struct flight *flight, const struct pass *pass);
 
 #endif
