@@ -7,3 +7,6 @@ add_test(NAME plane_self COMMAND test_plane self)
 set_tests_properties(plane_self PROPERTIES ENVIRONMENT ASAN_OPTIONS=detect_leaks=0) # what MPI leaves
 add_test(NAME plane_staged_lost COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/mpi/plane_lost $<TARGET_FILE:test_plane> staged)
 set_tests_properties(plane_staged_lost PROPERTIES PROCESSORS 3 TIMEOUT 120 LABELS ranks)
+vqmoe_mpi_test(overlap mpi/overlap_test.c RANKS 2 LIBS train)
+target_sources(test_overlap PRIVATE kinds/toy.c)
+target_include_directories(test_overlap PRIVATE ${CMAKE_SOURCE_DIR})
