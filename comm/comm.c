@@ -5,7 +5,7 @@
 #include "base/log.h"
 #include "comm/watch.h"
 
-enum { BUCKET = 1 << 20 }; /* elements: 4 MiB of floats */
+enum { BUCKET = 1 << 20, PLANE_BUCKET = 1 << 24 }; /* elements: 4 and 64 MiB of floats */
 
 static int64_t bytes_of(enum comm_type type) {
     return type == COMM_REAL ? sizeof(real) : type == COMM_DOUBLE ? sizeof(double) : sizeof(int64_t);
@@ -27,9 +27,10 @@ void comm_sum_here(struct comm *comm, enum device_queue queue, void *data, int64
     int64_t bytes = bytes_of(type);
     CHECK(count >= 0 && type != COMM_INT64);
     if (comm->size == 1) return;
-    for (int64_t at = 0; at < count; at += BUCKET) {
+    int64_t bucket = comm->plane ? PLANE_BUCKET : BUCKET;
+    for (int64_t at = 0; at < count; at += bucket) {
         char *from = (char *)data + at * bytes;
-        int64_t n = count - at < BUCKET ? count - at : BUCKET;
+        int64_t n = count - at < bucket ? count - at : bucket;
         if (!comm->plane) {
             CHECK(device->is_host);
             comm_allreduce(comm, from, n, type, COMM_SUM);

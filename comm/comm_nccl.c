@@ -218,6 +218,10 @@ static enum status begin(struct comm *world, ncclComm_t *handle) {
 enum status comm_use_nccl(struct comm *world, double timeout_s) {
     ncclComm_t handle = NULL;
     setenv("NCCL_RUNTIME_CONNECT", "0", 0); /* connects all algorithms at once, not when their size first comes */
+    setenv("NCCL_NVLS_ENABLE", "0", 0);     /* sums in the switch have other bits in every run */
+    /* Rows and gradients are on their way at once, over several communicators: their kernels start in the host's order
+     * on every rank, or they could wait for each other. */
+    setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", 0);
     limit = timeout_s;
     watch_start(timeout_s, look_for_errors);
     TRY(comm_agree(world, device->is_host ? status_fail(STATUS_INTERNAL, "NCCL needs a GPU") : STATUS_OK));

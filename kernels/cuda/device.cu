@@ -157,7 +157,7 @@ void *cuda_workspace(enum workspace_slot slot, size_t bytes) {
     } held[WORKSPACE_SLOTS];
     if (bytes <= held[slot].bytes) return held[slot].memory;
     if (held[slot].memory) cuda_release(held[slot].memory, held[slot].bytes);
-    bytes = (bytes + grain - 1) / grain * grain;
+    bytes = (bytes + bytes / 8 + grain - 1) / grain * grain; /* rows that arrive are now more, now fewer */
     held[slot].memory = cuda_allocate(bytes);
     held[slot].bytes = bytes;
     if (!held[slot].memory) {

@@ -1,5 +1,6 @@
 /* Which GPUs there are, and how the program takes one. */
 #include <stdio.h>
+#include <sys/prctl.h>
 
 #include "base/hash.h"
 #include "kernels/cuda/cuda.h"
@@ -72,13 +73,14 @@ static const char *words_of(cudaError_t code) { return code ? cudaGetErrorString
 static const char *words_of(cublasStatus_t code) { return code ? cublasGetStatusString(code) : NULL; }
 #define HAVE(call) TRY(check(index, #call, words_of(call)))
 
-/* What is on its way to other ranks goes before what computes: it is short, and they wait for it. */
+/* What is on its way to other ranks goes before what computes: it is short, and they wait for it; rows before
+ * gradients, which nobody wants before the end. */
 static enum status start_streams(int index) {
     int lowest = 0, highest = 0;
     HAVE(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
+    const int priorities[DEVICE_QUEUES] = {lowest, highest, (lowest + highest) / 2};
     for (int queue = 0; queue < DEVICE_QUEUES; ++queue)
-        HAVE(cudaStreamCreateWithPriority(&cuda.stream[queue], cudaStreamNonBlocking,
-                                          queue == QUEUE_COMPUTE ? lowest : highest));
+        HAVE(cudaStreamCreateWithPriority(&cuda.stream[queue], cudaStreamNonBlocking, priorities[queue]));
     return STATUS_OK;
 }
 
@@ -100,6 +102,7 @@ enum status ops_init_cuda(int index, enum precision precision) {
     if (index < 0 || index >= count)
         return count ? status_fail(STATUS_INTERNAL, "GPU %d: expected below %d", index, count)
                      : status_fail(STATUS_INTERNAL, "GPU %d: %s", index, reason);
+    prctl(PR_SET_TIMERSLACK, 1000); /* ns: the naps of a wait are to be as short as they say */
     HAVE(cudaSetDevice(index));
     HAVE(cudaDeviceGetAttribute(&cuda.processors, cudaDevAttrMultiProcessorCount, index));
     TRY(start_streams(index));

@@ -127,6 +127,7 @@ static void add_shared_backward(struct moe *moe, const struct pass *pass, real *
 static void continuous_start(struct moe *moe, const struct pass *pass, struct routes *routes, const real *x) {
     router_forward(&moe->router, pass, routes, x, pass->tokens);
     path_start(moe, &moe->continuous, pass, x, moe->router.routed, moe->router.K);
+    router_losses(&moe->router, pass, pass->tokens); /* while the counts are on their way */
 }
 
 static real *continuous_end(struct moe *moe, const struct pass *pass, const real *x) {
@@ -152,10 +153,10 @@ static real *continuous_send_back(struct moe *moe, const struct pass *pass, cons
 
 static void continuous_end_back(struct moe *moe, const struct pass *pass, real *dx, const real *dy, real *dweights) {
     struct moe_path *path = &moe->continuous;
+    if (moe->router.kind->ffn == FFN_SHARED) add_shared_backward(moe, pass, dx, dweights, dy);
+    router_backward(&moe->router, pass, dx, dweights, moe->x, pass->tokens); /* while rows fly back */
     const real *din = flight_land(&path->flight, pass);
     ops->combine_forward(dx, true, din, path->plan.place, NULL, pass->tokens, moe->router.K, moe->d_model);
-    if (moe->router.kind->ffn == FFN_SHARED) add_shared_backward(moe, pass, dx, dweights, dy);
-    router_backward(&moe->router, pass, dx, dweights, moe->x, pass->tokens);
 }
 
 /* y_d = LN(FFN_{k* mod E}(LN(xq))) */

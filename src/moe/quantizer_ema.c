@@ -35,7 +35,7 @@ static void collect(struct quantizer *q, const struct pass *pass, const real *sc
     ops->code_sums(own->step, own->step + q->M, x, q->codes, N, q->M, q->width);
 }
 
-/* On the host: a few thousand numbers once a step. */
+/* On the host, M d numbers once a step. */
 static void after_step(struct quantizer *q, int64_t step) {
     (void)step;
     struct ema *own = q->own;

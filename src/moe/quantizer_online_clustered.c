@@ -86,7 +86,7 @@ static void agree_on_anchors(struct quantizer *q, double *anchor) {
     free(token);
 }
 
-/* On the host: a few thousand numbers once a step. */
+/* On the host, M d numbers once a step. */
 static void after_step(struct quantizer *q, int64_t step) {
     (void)step;
     struct online *own = q->own;

@@ -134,6 +134,9 @@ void router_forward(struct router *router, const struct pass *pass, struct route
     keep_choices(router, pass, N * K);
     if (router->idle) ops->fill(router->weights, 0, N * K);
     if (router->capacity > 0) drop_beyond_capacity(router, pass, N);
+}
+
+void router_losses(struct router *router, const struct pass *pass, int64_t N) {
     if (router->balances) balance_forward(router, pass, N);
     if (pass->train && router->kind->chosen) router->kind->chosen(router, pass, N);
 }

@@ -76,10 +76,11 @@ enum status router_init(struct router *router, struct params *params, const stru
 void router_free(struct router *router);
 /* Experts of a token in this step. */
 int64_t router_choices(const struct router *router, int64_t step);
-/* Fills scores, experts, routed, weights; while training SUM_BALANCE: of this micro-batch, or of this rank's share
- * where balance_scope is rank. Collective over the world while training, and
- * always where there is a capacity. */
+/* Fills scores, experts, routed, weights. Collective over the world where there is a capacity. */
 void router_forward(struct router *router, const struct pass *pass, struct routes *routes, const real *x, int64_t N);
+/* After it, at leisure: while training SUM_BALANCE, of this micro-batch, or of this rank's share where balance_scope is
+ * rank, and what the kind itself adds. Collective over the world while training. */
+void router_losses(struct router *router, const struct pass *pass, int64_t N);
 /* From dweights [N, K], and the router's own losses; dx [N, d] adds. */
 void router_backward(struct router *router, const struct pass *pass, real *dx, const real *dweights, const real *x,
                      int64_t N);
