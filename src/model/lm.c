@@ -170,7 +170,7 @@ static void reduce_gradients(struct lm *lm, int from, int to) {
         for (int i = from; i < to; ++i) {
             const struct param *p = params->list[i];
             if ((int)p->placement != placement) continue;
-            CHECK(first < 0 || p->offset == end);
+            CHECK(first < 0 || p->offset >= end);
             if (first < 0) first = p->offset;
             end = p->offset + p->size;
         }

@@ -57,7 +57,7 @@ void params_allocate(struct params *params, int with_moments) {
             struct param *param = params->list[i];
             if ((int)param->placement != placement) continue;
             param->offset = params->total;
-            params->total += param->size;
+            params->total += (param->size + PARAM_ALIGN - 1) / PARAM_ALIGN * PARAM_ALIGN;
         }
         if (placement == PLACE_REPLICATED) params->replicated = params->total;
         if (placement == PLACE_EXPERT) params->trained = params->total;
@@ -95,6 +95,12 @@ int64_t params_global_size(const struct params *params) {
         for (int axis = 0; axis < params->list[i]->rank; ++axis) size *= params->list[i]->shape[axis];
         total += size;
     }
+    return total;
+}
+
+int64_t params_local_size(const struct params *params) {
+    int64_t total = 0;
+    for (int i = 0; i < params->count; ++i) total += params->list[i]->size;
     return total;
 }
 

@@ -2,7 +2,8 @@
  * optimizer, checkpoint and `inspect` walk it; there is no second list.
  *
  * Values, gradients and both moments are four vectors of the same layout: replicated parameters first, then those
- * sharded over experts, so that what is reduced over all ranks is one range. State comes last and has values alone. */
+ * sharded over experts, so that what is reduced over all ranks is one range. State comes last and has values alone.
+ * Each begins at a multiple of 64 elements, for vector access; what lies between is 0 and stays 0. */
 #ifndef VQMOE_PARAMS_H
 #define VQMOE_PARAMS_H
 
@@ -26,7 +27,7 @@ struct initial {
 #define INITIAL_ZERO ((struct initial){INITIAL_CONSTANT, 0, 0})
 #define INITIAL_WEIGHT ((struct initial){INITIAL_NORMAL, 0, 0.02}) /* docs/method.md, Initial values */
 
-enum { PARAM_NAME = 64, PARAM_RANK = 4 };
+enum { PARAM_NAME = 64, PARAM_RANK = 4, PARAM_ALIGN = 64 };
 
 struct param {
     char name[PARAM_NAME];
@@ -45,7 +46,7 @@ struct params {
     struct param **list; /* [count], in order of creation */
     int count;
     int64_t experts_first, experts_count; /* this rank's block */
-    int64_t replicated, trained, total;   /* elements held here: replicated, then experts up to trained, then state */
+    int64_t replicated, trained, total;   /* lengths: replicated, then experts up to trained, then state */
     real *data;                           /* [total], device memory, as what follows */
     real *grad, *m, *v;                   /* [trained] each; Adam's moments m and v start at 0 */
     double *update;                       /* [4] the optimizer's: squares of the gradient (2), scale, norm */
@@ -59,6 +60,8 @@ void params_allocate(struct params *params, int with_moments);
 void params_initialise(struct params *params, uint64_t seed);
 /* Elements of all that is trained, over all ranks, each expert once. */
 int64_t params_global_size(const struct params *params);
+/* Elements of all that is held here. */
+int64_t params_local_size(const struct params *params);
 /* A hash of the bits of all that every rank holds, replicated parameters and state: the same on every rank, or else a
  * rank has gone astray. */
 uint64_t params_hash(const struct params *params);

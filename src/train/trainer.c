@@ -331,9 +331,9 @@ enum status trainer_run(struct trainer *t, struct observer *observer) {
     if (!status) {
         log_info(
             "%lld parameters in %d tensors, %lld here of %d ranks x %d threads; %d symbols, %lld segments of %lld x %lld tokens an epoch",
-            (long long)params_global_size(&t->lm.params), t->lm.params.count, (long long)t->lm.params.total,
-            t->world->size, omp_get_max_threads(), t->text.vocabulary, (long long)t->streams.segments,
-            (long long)config->train.batch, (long long)config->model.segment);
+            (long long)params_global_size(&t->lm.params), t->lm.params.count,
+            (long long)params_local_size(&t->lm.params), t->world->size, omp_get_max_threads(), t->text.vocabulary,
+            (long long)t->streams.segments, (long long)config->train.batch, (long long)config->model.segment);
         status = run_steps(&run, observer);
     }
     metrics_close(&run.metrics);
