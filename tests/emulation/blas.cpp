@@ -82,12 +82,8 @@ bool gemm_work::advance() {
             for (int64_t row = 0; row < m; row++)
                 ((__nv_bfloat16 *)c_at)[column * c.ld + row] = __float2bfloat16_rn(out[column * c.ld + row]);
     }
-    if (emulation_count_gemm) {
-        double each_a = (double)(m * k * (int64_t)size_of(a.type)), each_b = (double)(n * k * (int64_t)size_of(b.type));
-        double each_c = (double)(m * n * (int64_t)size_of(c.type)), times = (double)count;
-        emulation_count_gemm(2.0 * (double)m * (double)n * (double)k * times,
-                             (each_a + each_b + (beta != 0 ? each_c : 0)) * times, each_c * times);
-    }
+    if (emulation_count_gemm)
+        emulation_count_gemm(n, m, k, count, (int)size_of(a.type), (int)size_of(c.type), beta != 0);
     return true;
 }
 

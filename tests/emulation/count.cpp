@@ -13,12 +13,19 @@
 
 namespace emulation {
 
-enum { SECTOR = 32, FIRST_SLOTS = 1 << 12 };
+enum { FIRST_SLOTS = 1 << 12 };
+static const unsigned SECTOR = 32;
+
+struct sector {
+    uint32_t number; /* from the start of the address space that is looked at */
+    uint32_t epoch;  /* when it was seen */
+    uint32_t bytes;  /* a bit for each that was touched */
+    uint32_t blocks; /* that touched it, 2 for more */
+};
 
 /* Sectors seen since it was last cleared. */
 struct sector_set {
-    std::vector<uintptr_t> sectors = std::vector<uintptr_t>(FIRST_SLOTS);
-    std::vector<uint32_t> epochs = std::vector<uint32_t>(FIRST_SLOTS);
+    std::vector<sector> slots = std::vector<sector>(FIRST_SLOTS);
     uint32_t epoch = 1;
     size_t used = 0;
 
@@ -26,32 +33,32 @@ struct sector_set {
         epoch++;
         used = 0;
     }
-    /* Whether it is new. */
-    bool add(uintptr_t sector) {
-        size_t mask = sectors.size() - 1, at = (sector * 0x9E3779B97F4A7C15ULL >> 20) & mask;
-        for (; epochs[at] == epoch; at = (at + 1) & mask)
-            if (sectors[at] == sector) return false;
-        sectors[at] = sector;
-        epochs[at] = epoch;
-        if (++used * 2 > sectors.size()) grow();
-        return true;
+    /* A new one has no bytes. */
+    sector &at(uint32_t number) {
+        if (used * 2 > slots.size()) grow();
+        size_t mask = slots.size() - 1, i = (number * 0x9E3779B97F4A7C15ULL >> 20) & mask;
+        for (; slots[i].epoch == epoch; i = (i + 1) & mask)
+            if (slots[i].number == number) return slots[i];
+        used++;
+        slots[i] = sector{number, epoch, 0, 0};
+        return slots[i];
     }
     void grow() {
-        std::vector<uintptr_t> kept;
-        for (size_t i = 0; i < sectors.size(); i++)
-            if (epochs[i] == epoch) kept.push_back(sectors[i]);
-        sectors.assign(2 * sectors.size(), 0);
-        epochs.assign(sectors.size(), 0);
-        epoch = 1;
+        std::vector<sector> kept(2 * slots.size());
+        kept.swap(slots);
         used = 0;
-        for (uintptr_t sector : kept) add(sector);
+        for (const sector &s : kept)
+            if (s.epoch == epoch) at(s.number) = s;
     }
 };
 
 static std::map<std::string, emulation_count> counts;
 static emulation_count *now; /* of the kernel that runs */
+static double shared_loaded; /* by the launch that runs */
+static std::vector<emulation_product> products;
 static sector_set block_loads, block_stores, launch_loads, launch_stores;
 static const allocation *last_found;
+static uintptr_t base; /* what sectors are numbered from */
 
 static bool is_device_memory(const char *at) {
     if (last_found && at >= last_found->at && at < last_found->at + last_found->bytes) return true;
@@ -61,15 +68,32 @@ static bool is_device_memory(const char *at) {
     return true;
 }
 
+static void touch_sector(uint32_t number, uint32_t bytes, bool store) {
+    sector &here = (store ? block_stores : block_loads).at(number);
+    bytes &= ~here.bytes;
+    if (!bytes) return;
+    sector &all = (store ? launch_stores : launch_loads).at(number);
+    if (!here.bytes) {
+        (store ? now->block_stored : now->block_loaded) += SECTOR;
+        if (all.blocks == 1 && !store) shared_loaded += SECTOR;
+        if (all.blocks < 2) all.blocks++;
+    }
+    (store ? now->least_stored : now->least_loaded) += __builtin_popcount(bytes & ~all.bytes);
+    here.bytes |= bytes;
+    all.bytes |= bytes;
+}
+
 static void touch(const volatile void *pointer, size_t bytes, bool store) {
     const char *at = (const char *)const_cast<const void *>(pointer);
     if (!now || bytes == 0 || !is_device_memory(at)) return;
     (store ? now->stored : now->loaded) += (double)bytes;
-    for (uintptr_t sector = (uintptr_t)at / SECTOR; sector <= ((uintptr_t)at + bytes - 1) / SECTOR; sector++) {
-        if (!(store ? block_stores : block_loads).add(sector)) continue;
-        (store ? now->block_stored : now->block_loaded) += SECTOR;
-        if ((store ? launch_stores : launch_loads).add(sector))
-            (store ? now->least_stored : now->least_loaded) += SECTOR;
+    if (!base) base = ((uintptr_t)at - ((uintptr_t)1 << 36)) / SECTOR; /* 128 GiB around the first */
+    uintptr_t first = (uintptr_t)at / SECTOR, last = ((uintptr_t)at + bytes - 1) / SECTOR;
+    for (uintptr_t s = first; s <= last; s++) {
+        if (s - base > UINT32_MAX) die("counts: device memory too far apart");
+        unsigned from = s == first ? (uintptr_t)at % SECTOR : 0;
+        unsigned to = s == last ? ((uintptr_t)at + bytes - 1) % SECTOR + 1 : SECTOR;
+        touch_sector((uint32_t)(s - base), (uint32_t)((((uint64_t)1 << (to - from)) - 1) << from), store);
     }
 }
 
@@ -79,17 +103,32 @@ using namespace emulation;
 
 extern "C" {
 
-void emulation_count_reset(void) { counts.clear(); }
+void emulation_count_reset(void) {
+    counts.clear();
+    products.clear();
+}
 
 void emulation_count_each(void (*each)(const char *, const struct emulation_count *, void *), void *context) {
     for (auto &count : counts) each(count.first.c_str(), &count.second, context);
 }
 
-void emulation_count_begin(const char *kernel) {
-    std::string name = kernel;
-    if (name.size() > 2 && name.front() == '(' && name.back() == ')') name = name.substr(1, name.size() - 2);
-    now = &counts[name];
+void emulation_products_each(void (*each)(const struct emulation_product *, void *), void *context) {
+    for (const emulation_product &product : products) each(&product, context);
+}
+
+/* From "const char* emulation::instance_of() [with auto Kernel = NAME]". */
+static std::string name_of(const char *instance) {
+    std::string name = instance;
+    size_t from = name.find("Kernel = ");
+    if (from != std::string::npos)
+        name = name.substr(from + strlen("Kernel = "), name.size() - from - strlen("Kernel = ") - 1);
+    return name;
+}
+
+void emulation_count_begin(const char *instance) {
+    now = &counts[name_of(instance)];
     now->launches++;
+    shared_loaded = 0;
     last_found = nullptr;
     launch_loads.clear();
     launch_stores.clear();
@@ -100,10 +139,18 @@ void emulation_count_block(void) {
     block_stores.clear();
 }
 
-void emulation_count_end(void) { now = nullptr; }
+void emulation_count_end(void) {
+    if (shared_loaded > now->shared_loaded) now->shared_loaded = shared_loaded;
+    now = nullptr;
+}
 
-void emulation_count_gemm(double operations, double loaded, double stored) {
+void emulation_count_gemm(int64_t N, int64_t O, int64_t I, int64_t count, int factor_bytes, int result_bytes,
+                          bool adds) {
     emulation_count *gemm = &counts["gemm"];
+    double operations = 2.0 * (double)N * (double)O * (double)I * (double)count;
+    double stored = (double)(N * O * count) * result_bytes;
+    double loaded = (double)((N + O) * I * count) * factor_bytes + (adds ? stored : 0);
+    products.push_back(emulation_product{N, O, I, count, factor_bytes, result_bytes, adds});
     gemm->launches++;
     gemm->operations += operations;
     gemm->loaded += loaded, gemm->block_loaded += loaded, gemm->least_loaded += loaded;

@@ -43,13 +43,13 @@ struct expected {
     emulation_count count;
 };
 static const expected all[] = {
-    {"copy", {2, 0, 8 * N, 8 * N, 8 * N, 8 * N, 8 * N, 8 * N}},
-    {"copy_vectors", {1, 0, 4 * N, 4 * N, 4 * N, 4 * N, 4 * N, 4 * N}},
-    {"sum_rows", {1, 0, 8 * N, 4 * N, 4 * N, 4 * N, 4 * THREADS, 4 * N}},
-    {"stride", {1, 0, 4 * N, 4 * N, 32 * N, 4 * N, 32 * N, 4 * N}},
-    {"tally", {1, 0, 4 * N, 4 * N, 32 * BLOCKS, 32 * BLOCKS, 32, 32}},
-    {"copy_bytes", {1, 0, 36, 36, 64, 64, 64, 64}},
-    {"gemm", {2, 2 * 2 * 8 * 4 * 16, 2 * 4 * (8 * 16 + 4 * 16) + 4 * 8 * 4, 2 * 4 * 8 * 4, 0, 0, 0, 0}},
+    {"copy", {2, 0, 8 * N, 8 * N, 8 * N, 8 * N, 8 * N, 8 * N, 0}},
+    {"copy_vectors", {1, 0, 4 * N, 4 * N, 4 * N, 4 * N, 4 * N, 4 * N, 0}},
+    {"sum_rows", {1, 0, 8 * N, 4 * N, 4 * N, 4 * N, 4 * THREADS, 4 * N, 4 * THREADS}},
+    {"stride", {1, 0, 4 * N, 4 * N, 32 * N, 4 * N, 4 * N, 4 * N, 0}},
+    {"tally", {1, 0, 4 * N, 4 * N, 32 * BLOCKS, 32 * BLOCKS, 4, 4, 32}},
+    {"copy_bytes", {1, 0, 36, 36, 64, 64, 36, 36, 0}},
+    {"gemm", {2, 2 * 2 * 8 * 4 * 16, 2 * 4 * (8 * 16 + 4 * 16) + 4 * 8 * 4, 2 * 4 * 8 * 4, 0, 0, 0, 0, 0}},
 };
 static int found, failures;
 

@@ -79,10 +79,14 @@ size_t most_dynamic_bytes(const void *function);
 
 /* The counting flavour alone has these. */
 extern "C" {
-__attribute__((weak)) void emulation_count_begin(const char *kernel);
+/* instance: kernel_call::instance */
+__attribute__((weak)) void emulation_count_begin(const char *instance);
 __attribute__((weak)) void emulation_count_block(void);
 __attribute__((weak)) void emulation_count_end(void);
-__attribute__((weak)) void emulation_count_gemm(double operations, double loaded, double stored);
+/* Row-major, as multiply_factors has them: [N, O] = [N, I] [I, O], `count` of them; bytes of an element of the factors
+ * and of the result; adds: the result is read too. */
+__attribute__((weak)) void emulation_count_gemm(int64_t N, int64_t O, int64_t I, int64_t count, int factor_bytes,
+                                                int result_bytes, bool adds);
 }
 
 /* Sanitizers, where the program has them. */

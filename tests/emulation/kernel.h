@@ -37,6 +37,7 @@ struct site {
 
 struct kernel_call {
     const char *name;
+    const char *instance; /* with the values of its template's parameters, as the compiler writes them */
     site at;
     const void *function;
     dim3 grid, block;
@@ -73,12 +74,15 @@ template <class... P> struct kernel_call_of : kernel_call {
 /* Takes the call over. */
 void launch(cudaStream_t stream, kernel_call *call);
 
+template <auto Kernel> const char *instance_of() { return __PRETTY_FUNCTION__; }
+
 template <class... P, class... A>
-void launch_kernel(const char *name, site at, cudaStream_t stream, dim3 grid, dim3 block, size_t bytes,
-                   void (*kernel)(P...), A &&...arguments) {
+void launch_kernel(const char *name, const char *instance, site at, cudaStream_t stream, dim3 grid, dim3 block,
+                   size_t bytes, void (*kernel)(P...), A &&...arguments) {
     static_assert(sizeof...(P) == sizeof...(A), "a kernel takes every argument");
     kernel_call *call = new kernel_call_of<P...>(kernel, std::forward<A>(arguments)...);
     call->name = name;
+    call->instance = instance;
     call->at = at;
     call->function = (const void *)kernel;
     call->grid = grid;
@@ -125,8 +129,8 @@ template <class To, class From> To bits_as(From value) {
     name##_array &name = *(name##_array *)emulation::shared_array(&name##_declared, sizeof(name##_array))
 #define DYN_SHARED(type, name) type *name = reinterpret_cast<type *>(emulation::shared_dynamic())
 #define LAUNCH_ON(stream, kernel, blocks, threads, bytes, ...) \
-    emulation::launch_kernel(#kernel, emulation::site{__FILE__, __LINE__}, stream, dim3(blocks), dim3(threads), bytes, \
-                             kernel, __VA_ARGS__)
+    emulation::launch_kernel(#kernel, emulation::instance_of<kernel>(), emulation::site{__FILE__, __LINE__}, stream, \
+                             dim3(blocks), dim3(threads), bytes, kernel, __VA_ARGS__)
 
 /* The caller's place, as a last argument that nobody gives. */
 #define EMULATION_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()

@@ -361,7 +361,7 @@ void execute(kernel_call *call) {
     blockDim = call->block;
     gridDim = grid;
     place_threads(call);
-    if (emulation_count_begin) emulation_count_begin(call->name);
+    if (emulation_count_begin) emulation_count_begin(call->instance);
     for (unsigned z = 0; z < grid.z; z++) {
         for (unsigned y = 0; y < grid.y; y++) {
             for (unsigned x = 0; x < grid.x; x++) {
