@@ -9,9 +9,10 @@
 
 #include "kernels/cuda/cast.h"
 
-/* Queries of a block; warps, which take a row of scores each, of a block of threads; scores of a row that a warp keeps
- * in shared memory (48 KiB without asking for more); rows of dq that go into one partial sum of the biases. */
-enum { BLOCK = 128, WARPS = 4, KEPT = 48 * 1024 / 4 / WARPS, PART = 32 };
+/* Queries of a block; warps, which take a row of scores each, of a block of threads; warps of one that packs, whose
+ * rows share a read of the biases; scores of a row that a warp keeps in shared memory (48 KiB without asking for more);
+ * rows of dq that go into one partial sum of the biases. */
+enum { BLOCK = 128, WARPS = 4, PACKERS = 8, KEPT = 48 * 1024 / 4 / WARPS, PART = 32 };
 
 /* Bytes of scores, probabilities and their gradients at once: enough rows to fill the GPU, a small part of its memory.
  */
@@ -184,8 +185,8 @@ template <typename T, int WIDTH>
 __global__ static void pack(T *first, const float *first_bias, T *second, const float *second_bias, const float *in,
                             int64_t stride, int64_t B, int64_t rows, int H, int D, int64_t ld) {
     int lane = threadIdx.x % WARP, pieces = D / WIDTH;
-    int64_t step = (int64_t)gridDim.x * WARPS;
-    for (int64_t row = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP; row < B * rows; row += step) {
+    int64_t step = (int64_t)gridDim.x * PACKERS;
+    for (int64_t row = (int64_t)blockIdx.x * PACKERS + threadIdx.x / WARP; row < B * rows; row += step) {
         int64_t b = row / rows;
         const float *from = in + b * stride + (row - b * rows) * H * D;
         for (int i = lane; i < H * pieces; i += WARP) {
@@ -210,13 +211,13 @@ static void launch_pack(T *first, const float *first_bias, T *second, const floa
                         int64_t stride, int64_t B, int64_t rows, const struct attention_shape *s) {
     bool wide = rows_of_quads(in, s->D) && (!first_bias || rows_of_quads(first_bias, s->D)) &&
                 (!second || rows_of_quads(second_bias, s->D));
-    unsigned blocks = blocks_for(B * rows * WARP, WARPS * WARP);
+    unsigned blocks = blocks_for(B * rows * WARP, PACKERS * WARP);
     int H = (int)s->H, D = (int)s->D;
     if (wide)
-        LAUNCH((pack<T, 4>), blocks, WARPS * WARP, first, first_bias, second, second_bias, in, stride, B, rows, H, D,
+        LAUNCH((pack<T, 4>), blocks, PACKERS * WARP, first, first_bias, second, second_bias, in, stride, B, rows, H, D,
                padded(D));
     else
-        LAUNCH((pack<T, 1>), blocks, WARPS * WARP, first, first_bias, second, second_bias, in, stride, B, rows, H, D,
+        LAUNCH((pack<T, 1>), blocks, PACKERS * WARP, first, first_bias, second, second_bias, in, stride, B, rows, H, D,
                padded(D));
 }
 
