@@ -121,6 +121,7 @@ static void put_meta(const struct step *step) {
     int64_t experts = 0;
     for (int i = 0; i < params->count; ++i)
         if (params->list[i]->placement == PLACE_EXPERT) experts += params->list[i]->size;
+    fprintf(out, "meta,paths,%d\n", config->moe.mode == MOE_JOINT ? 2 : 1);
     fprintf(out, "meta,ranks,%d\nmeta,rows,%lld\nmeta,segment,%lld\nmeta,memory,%lld\nmeta,layers,%lld\n",
             step->lm->world->size, (long long)step->rows, (long long)config->model.segment,
             (long long)config->model.memory, (long long)config->model.layers);
