@@ -5,6 +5,7 @@
  * Lines of OUT.csv, rank 0's:
  *     meta,KEY,VALUE
  *     kernel,PART,NAME,launches,operations, and loaded and stored bytes: requested, by blocks, least; shared
+ *     operation,NAME,calls,least bytes,operations (train/op_times.h)
  *     product,PART,N,O,I,count,bytes of a factor's element,adds
  * where PART is attention_forward, attention_backward or rest, and numbers are those of count.h. NAME has commas: it is
  * in quotes. */
@@ -16,6 +17,7 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "emulation/count.h"
+#include "train/op_times.h"
 #include "train/optimizer.h"
 #include "train/start.h"
 #include "train/step.h"
@@ -133,8 +135,16 @@ static void put_meta(const struct step *step) {
             (long long)(experts * (int64_t)sizeof(real)));
 }
 
+static void put_operations(const struct op_times *times) {
+    for (int i = 0; i < OP_TIMES; ++i)
+        if (times->op[i].calls)
+            fprintf(out, "operation,%s,%lld,%.0f,%.0f\n", times->op[i].name, (long long)times->op[i].calls,
+                    times->op[i].bytes, times->op[i].operations);
+}
+
 static int count_step(struct lm *lm) {
     struct step step;
+    struct op_times times;
     lm_start(lm);
     step_init(&step, lm);
     size_t n = (size_t)(step.rows * lm->config->model.segment + 1);
@@ -144,11 +154,15 @@ static int count_step(struct lm *lm) {
     step.memory.length = step.memory.capacity;
     device->finish(device->mark(QUEUE_COMPUTE));
     emulation_count_reset();
+    op_times_begin(&times);
     step_gradients(&step, 0, NULL, tokens, targets);
     optimizer_update(lm, 0);
     lm_after_step(lm, 0);
     begin_part("rest");
+    op_times_end(&times);
     if (out) put_meta(&step);
+    if (out) put_operations(&times);
+    op_times_free(&times);
     int failed = check_wire(lm);
     free(tokens);
     free(targets);
