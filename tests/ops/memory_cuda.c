@@ -33,7 +33,7 @@ static void give(void *memory) { cudaFree(memory); }
 
 const struct test_device test_device = {
     .tolerance = 2e-5,
-    .tolerance_gradient = 4e-5,
+    .tolerance_gradient = 2e-5,
     .start = start,
     .take = take_bytes,
     .give = give,
