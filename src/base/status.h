@@ -13,6 +13,7 @@ enum status {
     STATUS_WRITE = 5,      /* cannot write */
     STATUS_NOT_FINITE = 6, /* loss is NaN or infinite */
     STATUS_PEER = 7,       /* a peer is lost or too late */
+    STATUS_REQUEUE = 85,   /* no error: saved as asked (signal, train.max_minutes), wants to be started again */
 };
 
 /* Records one line that names the file, the key, what was expected and what was found; returns status. A message

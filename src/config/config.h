@@ -89,13 +89,17 @@ struct config {
     } optim;
     struct {
         int64_t batch, steps, accumulate, log_every;
+        double max_minutes; /* of this process; 0: none */
     } train;
     struct {
         int64_t every, batch, segment;
         int64_t memory; /* -1 (auto): model.memory + model.segment - segment, at least 0; absolute attention: 0 */
     } eval;
     struct {
-        int64_t every_steps; /* 0: at the end only */
+        int64_t every_steps;  /* 0: never for their number */
+        double every_minutes; /* 0: never for the time */
+        int64_t keep;         /* newest ones; 0: all */
+        bool async;
     } checkpoint;
     struct {
         int64_t every, tokens; /* every 0: never */

@@ -76,7 +76,7 @@ const struct config_key config_keys[] = {
     {ENUM(parallel.comm, "auto", "auto|self|mpi|nccl", "auto: nccl between GPUs, or mpi")},
     {INT(parallel.small_message, "16384", 0, 1e9, "bytes; GPUs: smaller ones go joined")},
     {BOOL(parallel.share_gpus, "false", "more ranks than GPUs on a node; needs comm mpi")},
-    {REAL(parallel.timeout_s, "600", 1, 1e6, "seconds; GPUs: longest wait for peers")},
+    {REAL(parallel.timeout_s, "600", 1, 1e6, "longest wait for the other ranks")},
     {ENUM(device, "auto", "auto|cpu|cuda", "where kernels run; auto: a GPU if there is one")},
     {ENUM(precision, "fp32", "fp32|bf16", "factors of products; sums and all else are fp32")},
 
@@ -89,13 +89,17 @@ const struct config_key config_keys[] = {
     {INT(train.steps, "100000", 0, 1e9, "updates")},
     {INT(train.accumulate, "1", 1, 1e6, "parts of a step; at most train.batch")},
     {INT(train.log_every, "100", 1, 1e9, "steps between two lines of metrics")},
+    {REAL(train.max_minutes, "0", 0, 1e6, "then saves and exits with 85; 0: no limit")},
 
     {INT(eval.every, "4000", 1, 1e9, "steps between two validations")},
     {INT(eval.batch, "10", 1, 1e6, "rows")},
     {INT(eval.segment, "128", 1, 65536, "symbols of a row at a time")},
     {INT(eval.memory, "auto", 0, 131072, "auto: as far back as in training"), WORD("auto", -1)},
 
-    {INT(checkpoint.every_steps, "4000", 0, 1e9, "0: at the end only")},
+    {INT(checkpoint.every_steps, "4000", 0, 1e9, "steps between two; 0: no such")},
+    {REAL(checkpoint.every_minutes, "0", 0, 1e6, "between two, beside every_steps; 0: no such")},
+    {INT(checkpoint.keep, "2", 0, 1e6, "newest ones, beside the best; 0: all")},
+    {BOOL(checkpoint.async, "true", "written while training goes on")},
 
     {INT(diagnostics.every, "1000", 0, 1e9, "steps between looks at the routing; 0: never")},
     {INT(diagnostics.tokens, "1024", 1, 1e6, "of the probe set, rounded up to whole rows")},
