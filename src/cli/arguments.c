@@ -31,7 +31,10 @@ static const struct {
     struct argp_option option;
 } options[] = {
     {0, {"set", 's', "KEY=VALUE", 0, "Override a configuration key; more KEY=VALUE may follow", 0}},
-    {TAKES_RESUME, {"resume", KEY_RESUME, "CHECKPOINT", 0, "Go on from this checkpoint", 0}},
+    {TAKES_RESUME,
+     {"resume", KEY_RESUME, "CHECKPOINT", 0,
+      "Go on from this checkpoint, the newest whole one of a run folder, or (train) with `auto` of run.dir, if there is one",
+      0}},
     {TAKES_INIT, {"init-from", KEY_INIT_FROM, "CHECKPOINT", 0, "Begin with its weights, where they fit", 0}},
     {TAKES_OUT, {"out", KEY_OUT, "FILE", 0, "Where to write (default: step.h5)", 0}},
     {TAKES_SPLIT, {"split", KEY_SPLIT, "NAME", 0, "train, valid or test (default)", 0}},
@@ -121,7 +124,7 @@ static void print_commands(FILE *out) {
     fputs(
         "\n  vqmoe COMMAND --help    options of a command\n  vqmoe --help-keys       all configuration keys\n"
         "  vqmoe --version         version, commit, libraries\n\nExit codes: 0 done, 1 internal, 2 usage or configuration, 3 data, "
-        "4 checkpoint, 5 cannot write,\n6 loss not finite. VQMOE_PROGRESS=1: a progress line under mpirun too.\n",
+        "4 checkpoint, 5 cannot write,\n6 loss not finite, 7 a rank lost or too late, 85 saved as asked and not done: start again with --resume auto.\nVQMOE_PROGRESS=1: a progress line under mpirun too.\n",
         out);
 }
 
@@ -166,7 +169,7 @@ static const struct command *parse(int argc, char **argv, struct arguments *argu
     if (argc < 2 || !strcmp(last, "--help") || !strcmp(last, "-?"))
         print_commands(argc < 2 ? stderr : stdout);
     else if (!strcmp(argv[1], "--version"))
-        cli_print_version();
+        cli_print_version(stdout);
     else if (!strcmp(argv[1], "--help-keys"))
         config_print_help(stdout);
     else
