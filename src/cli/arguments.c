@@ -23,7 +23,8 @@ enum {
     KEY_NOISE,
     KEY_COMPARE,
     KEY_INIT_FROM,
-    KEY_ROUTING
+    KEY_ROUTING,
+    KEY_CHECKPOINT
 };
 
 static const struct {
@@ -48,6 +49,8 @@ static const struct {
     {TAKES_ROUTES, {"replay", KEY_REPLAY, "FILE", 0, "Take the choices of a recorded run; prints the flips", 0}},
     {TAKES_ROUTING, {"routing", KEY_ROUTING, NULL, 0, "How its routing is, or in a run folder how it came to be", 0}},
     {TAKES_STEPS, {"steps", KEY_STEPS, "N", 0, "Steps to time (default: 3)", 0}},
+    {TAKES_STEPS,
+     {"checkpoint", KEY_CHECKPOINT, "FOLDER", 0, "Time writing and reading a checkpoint there instead", 0}},
     {TAKES_COMPARE,
      {"compare", KEY_COMPARE, "RUN_A", 0,
       "For CHECKPOINT a run's folder too: where the two first chose differently, and their other keys", 0}},
@@ -90,6 +93,7 @@ static error_t parse_one(int key, char *text, struct argp_state *state) {
         if (*end || end == text || !(a->temperature >= 0))
             argp_error(state, "expected a temperature of at least 0, found '%s'", text);
         break;
+    case KEY_CHECKPOINT: a->checkpoint = text; break;
     case KEY_COMPARE: a->compare = text; break;
     case KEY_NOISE:
         a->noise = strtod(text, &end);

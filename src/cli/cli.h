@@ -22,6 +22,7 @@ struct arguments {
     double noise;                /* --noise RATE */
     const char *compare;         /* --compare RUN_A */
     bool routing;                /* --routing */
+    const char *checkpoint;      /* --checkpoint FOLDER */
 };
 
 /* Which options beside --set a command takes. */
