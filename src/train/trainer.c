@@ -8,10 +8,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/block.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/phase.h"
 #include "train/evaluate.h"
+#include "train/heartbeat.h"
 #include "train/optimizer.h"
+#include "train/slow.h"
 
 /* The validation text is tried too: too short, it would stop the run only after its first eval.every steps. */
 static enum status open_data(struct trainer *t) {
@@ -133,6 +137,7 @@ static enum status open_folder(struct trainer *t) {
 struct run {
     struct trainer *t;
     struct metrics metrics;
+    struct slow slow;
     double step_seconds; /* spent in steps since the last line */
     int64_t step_tokens; /* seen in them */
     double seconds_all;
@@ -154,6 +159,7 @@ static enum status check_finite(const struct trainer *t) {
 
 static enum status save(struct run *run, const char *name) {
     char path[1024];
+    phase_enter(PHASE_CHECKPOINT);
     enum status status = check_finite(run->t);
     if (!status) status = metrics_flush(&run->metrics); /* a run that goes on from here has the lines up to here */
     if ((status = comm_agree(run->t->world, status))) return status;
@@ -218,6 +224,7 @@ static enum status report(struct run *run, double lr, double grad_norm) {
         return STATUS_OK;
     }
     log_info("%s", text);
+    slow_check(&run->slow, run->step_tokens / per_step);
     run->step_seconds = 0;
     run->step_tokens = 0;
     struct metrics_line line = {
@@ -260,6 +267,7 @@ static enum status train_step(struct run *run, struct observer *observer) {
     double from = clock_seconds();
     int64_t number = t->progress.step;
     enum status status = STATUS_OK;
+    phase_enter(PHASE_DATA);
     trainer_read(t);
     if (observer && (status = observer->before(observer, &t->step, number))) return status;
     diagnostics_before_step(&t->diagnostics);
@@ -286,6 +294,7 @@ static enum status look(struct run *run, bool end) {
     int64_t every = t->config->diagnostics.every;
     bool regular = every && t->progress.step % every == 0;
     if (!every || !(regular || end)) return STATUS_OK;
+    phase_enter(PHASE_LOOK);
     return diagnostics_line(&t->diagnostics, &run->metrics, &t->step.arenas, t->config->run.dir, t->progress.step,
                             regular);
 }
@@ -334,7 +343,12 @@ enum status trainer_run(struct trainer *t, struct observer *observer) {
             (long long)params_global_size(&t->lm.params), t->lm.params.count,
             (long long)params_local_size(&t->lm.params), t->world->size, omp_get_max_threads(), t->text.vocabulary,
             (long long)t->streams.segments, (long long)config->train.batch, (long long)config->model.segment);
+        heartbeat_start(config->run.dir, t->world->rank);
+        slow_init(&run.slow, t->world, t->step.rows,
+                  block_count(config->eval.batch, t->world->size, t->world->rank));
         status = run_steps(&run, observer);
+        slow_free(&run.slow);
+        heartbeat_end(!status);
     }
     metrics_close(&run.metrics);
     if (!status) summary(&run);
