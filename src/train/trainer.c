@@ -344,8 +344,7 @@ enum status trainer_run(struct trainer *t, struct observer *observer) {
             (long long)params_local_size(&t->lm.params), t->world->size, omp_get_max_threads(), t->text.vocabulary,
             (long long)t->streams.segments, (long long)config->train.batch, (long long)config->model.segment);
         heartbeat_start(config->run.dir, t->world->rank);
-        slow_init(&run.slow, t->world, t->step.rows,
-                  block_count(config->eval.batch, t->world->size, t->world->rank));
+        slow_init(&run.slow, t->world, t->step.rows, block_count(config->eval.batch, t->world->size, t->world->rank));
         status = run_steps(&run, observer);
         slow_free(&run.slow);
         heartbeat_end(!status);
