@@ -22,6 +22,7 @@ struct arguments {
     double noise;                /* --noise RATE */
     const char *compare;         /* --compare RUN_A */
     bool routing;                /* --routing */
+    bool verify;                 /* --verify */
 };
 
 /* Which options beside --set a command takes. */
@@ -36,6 +37,7 @@ enum option_set {
     TAKES_NOISE = 512,
     TAKES_COMPARE = 1024,
     TAKES_ROUTING = 256,
+    TAKES_VERIFY = 2048,
     TAKES_KEYS = 64, /* lists all configuration keys in its --help */
 };
 
