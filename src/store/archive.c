@@ -142,8 +142,10 @@ static enum status read_table(struct archive *a) {
                            (long long)most_rest, (long long)bytes);
     int cause = slabs_sum_rest(a->fd, &a->contents, &rest);
     if (cause) return status_fail(STATUS_CHECKPOINT, "%s: cannot read: %s", a->path, strerror(cause));
-    if (a->rest.offset == rest.offset && a->rest.bytes == rest.bytes && a->rest.sum == rest.sum) return STATUS_OK;
-    return wrong_sum(a, &a->rest, rest.sum);
+    if (a->rest.offset != rest.offset || a->rest.bytes != rest.bytes)
+        return status_fail(STATUS_CHECKPOINT, "%s: " SLABS_NAME ": expected %lld bytes in the first row, found %lld",
+                           a->path, (long long)rest.bytes, (long long)a->rest.bytes);
+    return a->rest.sum == rest.sum ? STATUS_OK : wrong_sum(a, &a->rest, rest.sum);
 }
 
 static void broadcast(struct comm *comm, void *data, int64_t bytes) {
