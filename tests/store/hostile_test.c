@@ -2,17 +2,21 @@
 #include <fcntl.h>
 #include <hdf5.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #include <cmocka.h>
 
+#include "base/fault.h"
 #include "store/archive.h"
 #include "store/h5_private.h"
 #include "store/slabs.h"
@@ -306,6 +310,53 @@ static void test_patched(void **state) {
     expect_open("hostile.h5", "/b: ...");
 }
 
+/* ---- What a file may do to HDF5 ---- */
+
+static const char *trouble = "";
+
+void fault_point(const char *where) {
+    if (strcmp(where, "archive.child") != 0) return;
+    if (!strcmp(trouble, "crash")) raise(SIGSEGV);
+    if (!strcmp(trouble, "abort")) abort();
+    if (!strcmp(trouble, "exit")) _exit(3);
+    if (!strcmp(trouble, "forever")) {
+        setrlimit(RLIMIT_CPU, &(struct rlimit){1, 2}); /* sooner than the limit it has */
+        for (volatile uint64_t i = 0;; ++i) continue;
+    }
+    if (!strcmp(trouble, "memory")) {
+        size_t bytes = (size_t)5 << 30;
+        void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (memory == MAP_FAILED) raise(SIGFPE);
+    }
+    if (!strcmp(trouble, "write") && open("written.txt", O_WRONLY | O_CREAT, 0666) >= 0) {
+        int fd = open("written.txt", O_WRONLY);
+        if (write(fd, "x", 1) < 0) raise(SIGFPE);
+    }
+}
+
+static void test_troubles(void **state) {
+    (void)state;
+    const struct {
+        const char *trouble, *message;
+    } cases[] = {
+        {"", NULL},
+        {"crash", "expected an HDF5 file of arrays, found one that crashes HDF5 (signal 11)"},
+        {"abort", "expected an HDF5 file of arrays, found one that crashes HDF5 (signal 6)"},
+        {"exit", "expected an HDF5 file of arrays, found one that ends HDF5 (exit code 3)"},
+        {"memory", "expected an HDF5 file of arrays, found one that crashes HDF5 (signal 8)"},
+        {"write", "expected an HDF5 file of arrays, found one that crashes HDF5 (signal ..."}, /* SIGXFSZ */
+        {"forever", "expected an HDF5 file of arrays, found one that HDF5 does not come to the end of"},
+    };
+    hid_t file = new_file("hostile.h5");
+    add_plain(file, "/plain");
+    H5Fclose(file);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
+        trouble = cases[i].trouble;
+        expect_open("hostile.h5", cases[i].message);
+    }
+    trouble = "";
+}
+
 /* ---- Tables of checksums ---- */
 
 /* /a [100] float64 and /b [7] int64, whole; the table is as `change` leaves it: row 0, then /a in two slabs, then /b.
@@ -374,9 +425,9 @@ static void test_tables(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_links),      cmocka_unit_test(test_layouts), cmocka_unit_test(test_types),
-        cmocka_unit_test(test_attributes), cmocka_unit_test(test_many),    cmocka_unit_test(test_patched),
-        cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_links),      cmocka_unit_test(test_layouts),  cmocka_unit_test(test_types),
+        cmocka_unit_test(test_attributes), cmocka_unit_test(test_many),     cmocka_unit_test(test_patched),
+        cmocka_unit_test(test_tables),     cmocka_unit_test(test_troubles),
     };
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
