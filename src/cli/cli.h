@@ -22,6 +22,8 @@ struct arguments {
     double noise;                /* --noise RATE */
     const char *compare;         /* --compare RUN_A */
     bool routing;                /* --routing */
+    const char *checkpoint;      /* --checkpoint FOLDER */
+    bool verify;                 /* --verify */
 };
 
 /* Which options beside --set a command takes. */
@@ -36,6 +38,7 @@ enum option_set {
     TAKES_NOISE = 512,
     TAKES_COMPARE = 1024,
     TAKES_ROUTING = 256,
+    TAKES_VERIFY = 2048,
     TAKES_KEYS = 64, /* lists all configuration keys in its --help */
 };
 
@@ -63,7 +66,7 @@ enum status cli_configure(struct config *config, const struct arguments *argumen
 enum status inspect_compare(const char *a, const char *b);
 
 /* "vqmoe 0.1.0 (commit), MPI, HDF5 and the rest", in lines. */
-void cli_print_version(void);
+void cli_print_version(FILE *out);
 
 enum status cli_train(const struct arguments *arguments, struct comm *world);
 enum status cli_eval(const struct arguments *arguments, struct comm *world);

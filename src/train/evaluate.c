@@ -7,8 +7,10 @@
 #include "base/log.h"
 #include "base/phase.h"
 
+enum { POLL_EVERY = 16 }; /* segments */
+
 enum status evaluate(struct evaluation *result, struct lm *lm, const struct text *text, enum split split, int64_t step,
-                     struct pass_memory *arenas) {
+                     struct pass_memory *arenas, const struct control *control) {
     const struct config *config = lm->config;
     struct comm *world = lm->world;
     struct streams streams;
@@ -26,8 +28,9 @@ enum status evaluate(struct evaluation *result, struct lm *lm, const struct text
     if (!tokens) FATAL("out of memory");
     double sum = 0;
     int64_t scored = 0;
+    int stop = 0;
     enum phase before = phase_now();
-    for (int64_t i = 0; i < streams.segments; ++i) {
+    for (int64_t i = 0; i < streams.segments && !stop; ++i) {
         phase_enter(PHASE_VALIDATE);
         FAULT_POINT("evaluation");
         int64_t T = streams_read(&streams, i, first, rows, tokens, targets);
@@ -47,11 +50,12 @@ enum status evaluate(struct evaluation *result, struct lm *lm, const struct text
         lm_memory_advance(&memory, T);
         scored += streams.rows * T;
         log_progress("%s: %lld of %lld segments", split_names[split], (long long)i + 1, (long long)streams.segments);
+        if (control && i % POLL_EVERY == 0) stop = control_agree(control, world, false).stop;
     }
     free(tokens);
     lm_memory_free(&memory);
     comm_allreduce(world, &sum, 1, COMM_DOUBLE, COMM_SUM);
     phase_enter(before);
-    *result = (struct evaluation){sum / (double)scored, scored};
-    return STATUS_OK;
+    *result = (struct evaluation){sum / (double)scored, scored, stop};
+    return stop ? STATUS_REQUEUE : STATUS_OK;
 }
