@@ -9,7 +9,7 @@
 
 #include "base/log.h"
 #include "base/phase.h"
-#include "comm/comm.h"
+#include "comm/watch.h"
 
 /* Time for which this process was stopped does not count. */
 static void nap(double seconds) {
@@ -40,10 +40,11 @@ static void go_elsewhere(struct comm *world) {
 
 /* All have met; then one of them does not do its part. */
 static void block(struct comm *world) {
-    comm_enter(world, "a library's work");
+    watch_note(world, "a sum", 8);
+    watch_meet(world);
     if (world->rank == world->size - 1) sleep(60);
-    MPI_Barrier(*(const MPI_Comm *)comm_mpi_handle(world));
-    comm_leave();
+    MPI_Barrier(MPI_COMM_WORLD);
+    watch_done();
 }
 
 static void be_suspended(struct comm *world) {
@@ -51,10 +52,10 @@ static void be_suspended(struct comm *world) {
     suspend(0.3, 4);
     if (world->rank == world->size - 1) nap(2.3);
     comm_barrier(world);
-    comm_enter(world, "a library's work");
+    watch_meet(world);
     suspend(0.3, 4);
     nap(2.3);
-    comm_leave();
+    watch_done();
 }
 
 static void be_late(struct comm *world, double seconds) {
