@@ -1,4 +1,5 @@
-/* Lines for people: progress on stdout, warnings on stderr, by rank 0 alone. */
+/* Lines for people: progress on stdout, warnings on stderr, by rank 0 alone; a file per rank where there is a run
+ * folder. */
 #ifndef VQMOE_LOG_H
 #define VQMOE_LOG_H
 
@@ -7,9 +8,15 @@
 #include "base/status.h"
 
 void log_init(int rank); /* before the first line; rank 0 alone prints */
+/* From now on the lines also go to folder/rank-NNNN.log, with the time: all of rank 0, of others what they warn of or
+ * fail with; a rank with nothing to say has no file. Appends. STATUS_WRITE. */
+enum status log_open(const char *folder);
 
 void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));    /* stdout, rank 0 */
 void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2))); /* stderr, rank 0 */
+
+/* For what one rank alone has seen: stderr, whichever rank this is. */
+void log_warning_here(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 void log_error(const char *message); /* stderr, one line */
 

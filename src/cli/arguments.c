@@ -23,7 +23,8 @@ enum {
     KEY_NOISE,
     KEY_COMPARE,
     KEY_INIT_FROM,
-    KEY_ROUTING
+    KEY_ROUTING,
+    KEY_CHECKPOINT
 };
 
 static const struct {
@@ -31,7 +32,10 @@ static const struct {
     struct argp_option option;
 } options[] = {
     {0, {"set", 's', "KEY=VALUE", 0, "Override a configuration key; more KEY=VALUE may follow", 0}},
-    {TAKES_RESUME, {"resume", KEY_RESUME, "CHECKPOINT", 0, "Go on from this checkpoint", 0}},
+    {TAKES_RESUME,
+     {"resume", KEY_RESUME, "CHECKPOINT", 0,
+      "Go on from this checkpoint, the newest whole one of a run folder, or (train) with `auto` of run.dir, if there is one",
+      0}},
     {TAKES_INIT, {"init-from", KEY_INIT_FROM, "CHECKPOINT", 0, "Begin with its weights, where they fit", 0}},
     {TAKES_OUT, {"out", KEY_OUT, "FILE", 0, "Where to write (default: step.h5)", 0}},
     {TAKES_SPLIT, {"split", KEY_SPLIT, "NAME", 0, "train, valid or test (default)", 0}},
@@ -45,6 +49,8 @@ static const struct {
     {TAKES_ROUTES, {"replay", KEY_REPLAY, "FILE", 0, "Take the choices of a recorded run; prints the flips", 0}},
     {TAKES_ROUTING, {"routing", KEY_ROUTING, NULL, 0, "How its routing is, or in a run folder how it came to be", 0}},
     {TAKES_STEPS, {"steps", KEY_STEPS, "N", 0, "Steps to time (default: 3)", 0}},
+    {TAKES_STEPS,
+     {"checkpoint", KEY_CHECKPOINT, "FOLDER", 0, "Time writing and reading a checkpoint there instead", 0}},
     {TAKES_COMPARE,
      {"compare", KEY_COMPARE, "RUN_A", 0,
       "For CHECKPOINT a run's folder too: where the two first chose differently, and their other keys", 0}},
@@ -87,6 +93,7 @@ static error_t parse_one(int key, char *text, struct argp_state *state) {
         if (*end || end == text || !(a->temperature >= 0))
             argp_error(state, "expected a temperature of at least 0, found '%s'", text);
         break;
+    case KEY_CHECKPOINT: a->checkpoint = text; break;
     case KEY_COMPARE: a->compare = text; break;
     case KEY_NOISE:
         a->noise = strtod(text, &end);
@@ -121,7 +128,7 @@ static void print_commands(FILE *out) {
     fputs(
         "\n  vqmoe COMMAND --help    options of a command\n  vqmoe --help-keys       all configuration keys\n"
         "  vqmoe --version         version, commit, libraries\n\nExit codes: 0 done, 1 internal, 2 usage or configuration, 3 data, "
-        "4 checkpoint, 5 cannot write,\n6 loss not finite. VQMOE_PROGRESS=1: a progress line under mpirun too.\n",
+        "4 checkpoint, 5 cannot write,\n6 loss not finite, 7 a rank lost or too late, 85 saved as asked and not done: start again with --resume auto.\nVQMOE_PROGRESS=1: a progress line under mpirun too.\n",
         out);
 }
 
@@ -166,7 +173,7 @@ static const struct command *parse(int argc, char **argv, struct arguments *argu
     if (argc < 2 || !strcmp(last, "--help") || !strcmp(last, "-?"))
         print_commands(argc < 2 ? stderr : stdout);
     else if (!strcmp(argv[1], "--version"))
-        cli_print_version();
+        cli_print_version(stdout);
     else if (!strcmp(argv[1], "--help-keys"))
         config_print_help(stdout);
     else

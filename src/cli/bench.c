@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "cli/bench.h"
 #include "cli/cli.h"
 #include "train/footprint.h"
 #include "train/op_times.h"
@@ -329,7 +330,10 @@ enum status cli_bench(const struct arguments *arguments, struct comm *world) {
         step_init(&step, &lm);
         log_info("%d ranks, %lld rows of %lld symbols, memory %lld", world->size, (long long)config.train.batch,
                  (long long)config.model.segment, (long long)config.model.memory);
-        measure(&step, arguments->steps, before);
+        if (arguments->checkpoint)
+            status = bench_checkpoint(&step, arguments->checkpoint);
+        else
+            measure(&step, arguments->steps, before);
         step_free(&step);
     }
     lm_free(&lm);

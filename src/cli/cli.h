@@ -22,6 +22,7 @@ struct arguments {
     double noise;                /* --noise RATE */
     const char *compare;         /* --compare RUN_A */
     bool routing;                /* --routing */
+    const char *checkpoint;      /* --checkpoint FOLDER */
 };
 
 /* Which options beside --set a command takes. */
@@ -63,7 +64,7 @@ enum status cli_configure(struct config *config, const struct arguments *argumen
 enum status inspect_compare(const char *a, const char *b);
 
 /* "vqmoe 0.1.0 (commit), MPI, HDF5 and the rest", in lines. */
-void cli_print_version(void);
+void cli_print_version(FILE *out);
 
 enum status cli_train(const struct arguments *arguments, struct comm *world);
 enum status cli_eval(const struct arguments *arguments, struct comm *world);

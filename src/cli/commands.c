@@ -1,3 +1,7 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "base/log.h"
 #include "cli/cli.h"
 #include "train/start.h"
@@ -22,10 +26,30 @@ const struct command cli_commands[] = {
     {0},
 };
 
+/* Ranks started by two command lines would wait for each other in different places. */
+static enum status check_same(const struct config *config, struct comm *world) {
+    struct config first = *config;
+    comm_broadcast(world, &first, sizeof first, 0);
+    char *differences = NULL;
+    size_t length = 0;
+    FILE *text = open_memstream(&differences, &length);
+    if (!text) FATAL("out of memory");
+    config_print_differences(config, &first, "this one", "rank 0", text);
+    fclose(text);
+    differences[strcspn(differences, "\n")] = '\0';
+    enum status status = STATUS_OK;
+    if (length)
+        status = status_fail(STATUS_CONFIG, "rank %d: expected the configuration of rank 0, found %s", world->rank,
+                             differences);
+    free(differences);
+    return comm_agree(world, status);
+}
+
 enum status cli_configure(struct config *config, const struct arguments *arguments, struct comm *world) {
     enum status status =
         config_load(config, arguments->files, arguments->n_files, arguments->overrides, arguments->n_overrides);
     if ((status = comm_agree(world, status))) return status;
+    if ((status = check_same(config, world))) return status;
     if ((status = start_operations(config, world))) return status;
     log_info("%s", start_description());
     return STATUS_OK;

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "cli/cli.h"
+#include "train/run_folder.h"
 #include "train/step_file.h"
 #include "train/trainer.h"
 
@@ -43,7 +44,7 @@ static enum status run(struct trainer *trainer, const struct arguments *argument
                                        : h5file_create(&recorder.file, arguments->record, mpi);
     if ((status = comm_agree(world, status))) return status;
     routes_allocate(&routes, &trainer->step);
-    status = trainer_run(trainer, &recorder.base);
+    status = trainer_run(trainer, false, &recorder.base);
     if (!status && routes.replay) report_flips(world, &routes);
     enum status closed = h5file_close(recorder.file);
     routes_free(&routes, &trainer->step);
@@ -53,12 +54,15 @@ static enum status run(struct trainer *trainer, const struct arguments *argument
 enum status cli_debug_routes(const struct arguments *arguments, struct comm *world) {
     struct config config;
     struct trainer trainer = {0};
+    struct run_folder folder = {0};
     if (!arguments->record == !arguments->replay)
         return comm_agree(world,
                           status_fail(STATUS_CONFIG, "debug routes: expected one of --record FILE and --replay FILE"));
     enum status status = cli_configure(&config, arguments, world);
+    if (!status) status = run_folder_enter(&folder, &config, world);
     if (!status) status = trainer_init(&trainer, &config, world, arguments->resume, NULL);
     if (!status) status = run(&trainer, arguments, world);
     trainer_free(&trainer);
+    run_folder_leave(&folder);
     return status;
 }

@@ -22,7 +22,7 @@ static enum status run(struct loaded *loaded, enum split split, const struct arg
     char noise[64] = "";
     if (arguments->noise > 0)
         snprintf(noise, sizeof noise, ", noise %g (seed %lld)", arguments->noise, (long long)arguments->seed);
-    enum status status = evaluate(&result, &loaded->lm, &loaded->text, split, loaded->step, &arenas);
+    enum status status = evaluate(&result, &loaded->lm, &loaded->text, split, loaded->step, &arenas, NULL);
     if (!status)
         log_info("%s: loss %.6f nats, %.4f bpc, perplexity %.3f, %lld tokens, after step %lld%s", split_names[split],
                  result.loss, result.loss / M_LN2, exp(result.loss), (long long)result.tokens, (long long)loaded->step,

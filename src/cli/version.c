@@ -5,10 +5,10 @@
 #include "cli/cli.h"
 #include "kernels/ops.h"
 
-void cli_print_version(void) {
-    printf("vqmoe " VQMOE_VERSION " (commit " VQMOE_COMMIT "), " REAL_NAME "\n");
-    printf("matrix products: %s\n", ops_library());
-    printf("MPI: %s\n", comm_library_version());
-    printf("HDF5: %s\n", h5file_library_version());
-    printf("configuration: %s\n", config_libraries());
+void cli_print_version(FILE *out) {
+    fprintf(out, "vqmoe " VQMOE_VERSION " (commit " VQMOE_COMMIT "), " REAL_NAME "\n");
+    fprintf(out, "matrix products: %s\n", ops_library());
+    fprintf(out, "MPI: %s\n", comm_library_version());
+    fprintf(out, "HDF5: %s\n", h5file_library_version());
+    fprintf(out, "configuration: %s\n", config_libraries());
 }

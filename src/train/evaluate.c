@@ -5,8 +5,10 @@
 #include "base/block.h"
 #include "base/log.h"
 
+enum { POLL_EVERY = 16 }; /* segments */
+
 enum status evaluate(struct evaluation *result, struct lm *lm, const struct text *text, enum split split, int64_t step,
-                     struct pass_memory *arenas) {
+                     struct pass_memory *arenas, const struct control *control) {
     const struct config *config = lm->config;
     struct comm *world = lm->world;
     struct streams streams;
@@ -24,7 +26,8 @@ enum status evaluate(struct evaluation *result, struct lm *lm, const struct text
     if (!tokens) FATAL("out of memory");
     double sum = 0;
     int64_t scored = 0;
-    for (int64_t i = 0; i < streams.segments; ++i) {
+    int stop = 0;
+    for (int64_t i = 0; i < streams.segments && !stop; ++i) {
         int64_t T = streams_read(&streams, i, first, rows, tokens, targets);
         struct pass pass = {.arena = &arenas->here,
                             .host = &arenas->host,
@@ -42,10 +45,11 @@ enum status evaluate(struct evaluation *result, struct lm *lm, const struct text
         lm_memory_advance(&memory, T);
         scored += streams.rows * T;
         log_progress("%s: %lld of %lld segments", split_names[split], (long long)i + 1, (long long)streams.segments);
+        if (control && i % POLL_EVERY == 0) stop = control_agree(control, world, false).stop;
     }
     free(tokens);
     lm_memory_free(&memory);
     comm_allreduce(world, &sum, 1, COMM_DOUBLE, COMM_SUM);
-    *result = (struct evaluation){sum / (double)scored, scored};
-    return STATUS_OK;
+    *result = (struct evaluation){sum / (double)scored, scored, stop};
+    return stop ? STATUS_REQUEUE : STATUS_OK;
 }

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "train/diagnostics.h"
@@ -66,6 +67,14 @@ enum status metrics_flush(struct metrics *metrics) {
     if (fflush(metrics->hashes) && !metrics->hashes_errno) metrics->hashes_errno = errno;
     if (!metrics->hashes_errno) return STATUS_OK;
     return status_fail(STATUS_WRITE, "%s: cannot write: %s", metrics->hashes_path, strerror(metrics->hashes_errno));
+}
+
+static bool sync_lines(FILE *file) { return !fflush(file) && !fsync(fileno(file)); }
+
+enum status metrics_sync(struct metrics *metrics) {
+    TRY(metrics_flush(metrics));
+    if (!metrics->file || (sync_lines(metrics->file) && sync_lines(metrics->hashes))) return STATUS_OK;
+    return status_fail(STATUS_WRITE, "%s: cannot write: %s", metrics->path, strerror(errno));
 }
 
 static void add_training(cJSON *line, const struct metrics_line *from) {

@@ -24,6 +24,8 @@ void metrics_close(struct metrics *metrics);
  * metrics_flush: STATUS_WRITE, of any line since the beginning. */
 void metrics_hashes(struct metrics *metrics, int64_t number, const struct step *step);
 enum status metrics_flush(struct metrics *metrics);
+/* Flushes, and waits until all lines are on disk. */
+enum status metrics_sync(struct metrics *metrics);
 
 struct metrics_line {
     int64_t step; /* updates done */

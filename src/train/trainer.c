@@ -1,17 +1,16 @@
 #include "train/trainer.h"
 
-#include <errno.h>
 #include <math.h>
 #include <omp.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "train/control.h"
 #include "train/evaluate.h"
 #include "train/optimizer.h"
+#include "train/run_folder.h"
+#include "train/saver.h"
 
 /* The validation text is tried too: too short, it would stop the run only after its first eval.every steps. */
 static enum status open_data(struct trainer *t) {
@@ -78,54 +77,11 @@ void trainer_read(struct trainer *t) {
 /* Past the last whole segment the next epoch begins, with empty memory. */
 static void advance(struct trainer *t) {
     t->progress.step++;
+    t->progress.validated = false;
     if (++t->progress.segment < t->streams.segments) return;
     t->progress.segment = 0;
     t->progress.epoch++;
     t->step.memory.length = 0;
-}
-
-/* ---- The run folder ---- */
-
-/* Creates a folder and those above it. */
-static enum status make_folder(const char *path) {
-    char part[1024];
-    snprintf(part, sizeof part, "%s", path);
-    for (char *c = part + 1;; ++c) {
-        if (*c && *c != '/') continue;
-        char kept = *c;
-        *c = '\0';
-        if (mkdir(part, 0777) && errno != EEXIST)
-            return status_fail(STATUS_WRITE, "run.dir: cannot create %s: %s", part, strerror(errno));
-        *c = kept;
-        if (!kept) return STATUS_OK;
-    }
-}
-
-static enum status open_folder(struct trainer *t) {
-    const char *dir = t->config->run.dir;
-    char path[1024];
-    snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
-    if (!t->progress.step && access(path, F_OK) == 0)
-        return status_fail(
-            STATUS_CONFIG,
-            "run.dir: expected a folder without a run, found %s: remove it, set another run.dir, or go on "
-            "with --resume %s/checkpoints/last.h5",
-            path, dir);
-    snprintf(path, sizeof path, "%s/checkpoints", dir);
-    enum status status = make_folder(path);
-    if (!status) status = diagnostics_cut_back(dir, t->progress.step);
-    if (!status && t->diagnostics.lm) {
-        snprintf(path, sizeof path, "%s/routing", dir);
-        status = make_folder(path);
-    }
-    if (status) return status;
-    snprintf(path, sizeof path, "%s/checkpoints", dir);
-    if (access(path, W_OK)) return status_fail(STATUS_WRITE, "run.dir: cannot write in %s: %s", path, strerror(errno));
-    snprintf(path, sizeof path, "%s/config.yaml", dir);
-    FILE *file = fopen(path, "w");
-    if (!file) return status_fail(STATUS_WRITE, "%s: cannot write: %s", path, strerror(errno));
-    config_print_yaml(t->config, file);
-    return fclose(file) ? status_fail(STATUS_WRITE, "%s: cannot write: %s", path, strerror(errno)) : STATUS_OK;
 }
 
 /* ---- The run ---- */
@@ -133,6 +89,9 @@ static enum status open_folder(struct trainer *t) {
 struct run {
     struct trainer *t;
     struct metrics metrics;
+    struct control control;
+    struct saver saver;
+    int stop;            /* of struct verdict */
     double step_seconds; /* spent in steps since the last line */
     int64_t step_tokens; /* seen in them */
     double seconds_all;
@@ -152,21 +111,29 @@ static enum status check_finite(const struct trainer *t) {
     return STATUS_OK;
 }
 
-static enum status save(struct run *run, const char *name) {
-    char path[1024];
-    enum status status = check_finite(run->t);
-    if (!status) status = metrics_flush(&run->metrics); /* a run that goes on from here has the lines up to here */
-    if ((status = comm_agree(run->t->world, status))) return status;
-    snprintf(path, sizeof path, "%s/checkpoints/%s.h5", run->t->config->run.dir, name);
-    return checkpoint_write(path, &run->t->step, &run->t->diagnostics, &run->t->text, &run->t->progress);
+static enum status save(struct run *run, bool best) {
+    struct trainer *t = run->t;
+    enum status status = check_finite(t);
+    if (!status) status = metrics_sync(&run->metrics); /* a run that goes on from here has the lines up to here */
+    if ((status = comm_agree(t->world, status))) return status;
+    control_saved(&run->control);
+    return saver_save(&run->saver, &t->step, &t->diagnostics, &t->text, &t->progress, best);
 }
 
-static enum status validate(struct run *run) {
+/* *best: it is the lowest loss so far. Asked to stop meanwhile, it leaves the validation for the run that goes on. */
+static enum status validate(struct run *run, bool *best) {
     struct trainer *t = run->t;
     struct evaluation result;
+    t->progress.validated = true;
     if (!t->text.splits[SPLIT_VALID].symbols) return STATUS_OK;
     double from = clock_seconds();
-    enum status status = evaluate(&result, &t->lm, &t->text, SPLIT_VALID, t->progress.step, &t->step.arenas);
+    enum status status =
+        evaluate(&result, &t->lm, &t->text, SPLIT_VALID, t->progress.step, &t->step.arenas, &run->control);
+    if (status == STATUS_REQUEUE) {
+        t->progress.validated = false;
+        run->stop = result.stop;
+        return STATUS_OK;
+    }
     if (!status && !isfinite(result.loss)) {
         status = check_finite(t);
         if (!status)
@@ -178,13 +145,11 @@ static enum status validate(struct run *run) {
     double rate = (double)result.tokens / (clock_seconds() - from);
     struct metrics_line line = {
         .step = t->progress.step, .split = "valid", .loss = result.loss, .tokens = result.tokens, .tokens_per_s = rate};
-    bool best = result.loss < t->progress.best_valid;
+    *best = result.loss < t->progress.best_valid;
     log_info("step %lld: valid loss %.4f nats, %.4f bpc%s", (long long)t->progress.step, result.loss,
-             result.loss / M_LN2, best ? ", the best so far" : "");
-    if ((status = comm_agree(t->world, metrics_write(&run->metrics, &line)))) return status;
-    if (!best) return STATUS_OK;
-    t->progress.best_valid = result.loss;
-    return save(run, "best");
+             result.loss / M_LN2, *best ? ", the best so far" : "");
+    if (*best) t->progress.best_valid = result.loss;
+    return comm_agree(t->world, metrics_write(&run->metrics, &line));
 }
 
 static double mean_perplexity(const struct step *step) {
@@ -290,53 +255,73 @@ static enum status look(struct run *run, bool end) {
                             regular);
 }
 
-static enum status run_steps(struct run *run, struct observer *observer) {
+/* What is due between two steps, each at most once, also where a run begins again here. */
+static enum status between_steps(struct run *run, bool trained) {
     struct trainer *t = run->t;
     const struct config *config = t->config;
-    enum status status = STATUS_OK;
-    while (!status && t->progress.step < config->train.steps) {
+    int64_t step = t->progress.step;
+    bool end = step == config->train.steps, best = false;
+    struct verdict verdict = control_agree(&run->control, t->world, saver_is_writing(&run->saver));
+    run->stop = verdict.stop;
+    if (!verdict.writing) TRY(saver_finish(&run->saver));
+    if (trained) TRY(look(run, end));
+    if (!run->stop && step && !t->progress.validated && (end || step % config->eval.every == 0))
+        TRY(validate(run, &best));
+    if (best || end || run->stop || verdict.save ||
+        (trained && config->checkpoint.every_steps && step % config->checkpoint.every_steps == 0))
+        return save(run, best);
+    return STATUS_OK;
+}
+
+static enum status run_steps(struct run *run, struct observer *observer) {
+    struct trainer *t = run->t;
+    enum status status = between_steps(run, false);
+    while (!status && !run->stop && t->progress.step < t->config->train.steps) {
         status = train_step(run, observer);
-        int64_t step = t->progress.step;
-        bool end = step == config->train.steps;
-        if (!status) status = look(run, end);
-        if (!status && (end || (config->eval.every && step % config->eval.every == 0))) status = validate(run);
-        if (!status && (end || (config->checkpoint.every_steps && step % config->checkpoint.every_steps == 0)))
-            status = save(run, "last");
+        if (!status) status = between_steps(run, true);
     }
-    return status;
+    enum status saved = saver_finish(&run->saver);
+    return status ? status : saved;
 }
 
 static void summary(const struct run *run) {
     const struct trainer *t = run->t;
     int64_t tokens = run->steps_all * t->config->train.batch * t->config->model.segment;
-    log_info("done: %lld steps, %lld tokens in %.1f s (%.0f tokens/s), train loss %.4f nats (%.4f bpc)",
-             (long long)run->steps_all, (long long)tokens, run->seconds_all, (double)tokens / run->seconds_all,
-             t->step.stats.task, t->step.stats.task / M_LN2);
+    if (run->steps_all)
+        log_info("done: %lld steps, %lld tokens in %.1f s (%.0f tokens/s), train loss %.4f nats (%.4f bpc)",
+                 (long long)run->steps_all, (long long)tokens, run->seconds_all, (double)tokens / run->seconds_all,
+                 t->step.stats.task, t->step.stats.task / M_LN2);
+    if (run->saver.count)
+        log_info("%lld checkpoints, the last with %.1f MB from this rank; training stood still %.2f s for them",
+                 (long long)run->saver.count, 1e-6 * (double)run->saver.bytes, run->saver.stall);
     if (isfinite(t->progress.best_valid))
         log_info("best valid loss %.4f nats (%.4f bpc): %s/checkpoints/best.h5", t->progress.best_valid,
                  t->progress.best_valid / M_LN2, t->config->run.dir);
+    if (run->stop)
+        log_info("asked to stop by %s: saved at step %lld, go on with --resume %s", control_reason(run->stop),
+                 (long long)t->progress.step, t->config->run.dir);
 }
 
-enum status trainer_run(struct trainer *t, struct observer *observer) {
+enum status trainer_run(struct trainer *t, bool anew, struct observer *observer) {
     struct run run = {.t = t};
     const struct config *config = t->config;
-    if (t->progress.step >= config->train.steps) {
+    if (t->progress.step > config->train.steps || (t->progress.step == config->train.steps && t->progress.validated)) {
         log_info("nothing to do: %lld of %lld steps are done", (long long)t->progress.step,
                  (long long)config->train.steps);
         return STATUS_OK;
     }
-    enum status status = comm_agree(t->world, t->world->rank ? STATUS_OK : open_folder(t));
-    if (!status)
-        status = comm_agree(t->world, metrics_open(&run.metrics, config->run.dir, t->world->rank, t->progress.step));
-    if (!status) {
-        log_info(
-            "%lld parameters in %d tensors, %lld here of %d ranks x %d threads; %d symbols, %lld segments of %lld x %lld tokens an epoch",
-            (long long)params_global_size(&t->lm.params), t->lm.params.count,
-            (long long)params_local_size(&t->lm.params), t->world->size, omp_get_max_threads(), t->text.vocabulary,
-            (long long)t->streams.segments, (long long)config->train.batch, (long long)config->model.segment);
-        status = run_steps(&run, observer);
-    }
+    TRY(run_folder_begin(config, t->world, t->progress.step, anew));
+    TRY(comm_agree(t->world, metrics_open(&run.metrics, config->run.dir, t->world->rank, t->progress.step)));
+    log_info(
+        "%lld parameters in %d tensors, %lld here of %d ranks x %d threads; %d symbols, %lld segments of %lld x %lld tokens an epoch",
+        (long long)params_global_size(&t->lm.params), t->lm.params.count, (long long)params_local_size(&t->lm.params),
+        t->world->size, omp_get_max_threads(), t->text.vocabulary, (long long)t->streams.segments,
+        (long long)config->train.batch, (long long)config->model.segment);
+    saver_init(&run.saver, config, t->world);
+    control_start(&run.control, config);
+    enum status status = run_steps(&run, observer);
+    saver_free(&run.saver);
     metrics_close(&run.metrics);
     if (!status) summary(&run);
-    return status;
+    return !status && run.stop ? STATUS_REQUEUE : status;
 }

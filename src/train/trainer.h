@@ -33,8 +33,9 @@ void trainer_free(struct trainer *trainer);
 
 /* Reads the next batch into tokens and targets. */
 void trainer_read(struct trainer *trainer);
-/* Trains until train.steps: evaluates, writes run.dir/checkpoints/{last,best}.h5, run.dir/metrics.jsonl,
- * run.dir/route_hashes.tsv and, where diagnostics.every says so, run.dir/routing/STEP.h5. observer may be NULL. */
-enum status trainer_run(struct trainer *trainer, struct observer *observer);
+/* Trains until train.steps: evaluates, writes what is in run.dir (run_folder.h, which was entered before), checkpoints
+ * while it goes on. Asked to stop (control.h) it saves and returns STATUS_REQUEUE. anew: a run that begins at step 0
+ * may take the place of one that was lost before its first checkpoint. observer may be NULL. */
+enum status trainer_run(struct trainer *trainer, bool anew, struct observer *observer);
 
 #endif
