@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "base/fault.h"
 #include "base/log.h"
 #include "comm/watch.h"
 
@@ -11,16 +12,24 @@ static int64_t bytes_of(enum comm_type type) {
     return type == COMM_REAL ? sizeof(real) : type == COMM_DOUBLE ? sizeof(double) : sizeof(int64_t);
 }
 
-static void meet(struct comm *comm, const char *operation, int64_t bytes) {
+static void enter(struct comm *comm, const char *operation, int64_t bytes) {
     watch_note(comm, operation, bytes);
     watch_meet(comm);
+    FAULT_POINT("collective");
 }
+
+void comm_limit(double seconds) { watch_limit(seconds); }
+
+void comm_enter(struct comm *comm, const char *operation) { enter(comm, operation, -1); }
+
+void comm_leave(void) { watch_done(); }
 
 void comm_allreduce(struct comm *comm, void *data, int64_t count, enum comm_type type, enum comm_reduction reduction) {
     CHECK(count >= 0);
     if (count == 0) return;
-    meet(comm, "all-reduce", count * bytes_of(type));
+    enter(comm, "all-reduce", count * bytes_of(type));
     comm->ops->allreduce(comm, data, count, type, reduction);
+    watch_done();
 }
 
 void comm_sum_here(struct comm *comm, enum device_queue queue, void *data, int64_t count, enum comm_type type) {
@@ -42,13 +51,15 @@ void comm_sum_here(struct comm *comm, enum device_queue queue, void *data, int64
 }
 
 void comm_allgather(struct comm *comm, int64_t *out, const int64_t *in, int64_t count) {
-    meet(comm, "all-gather", count * (int64_t)sizeof *in);
+    enter(comm, "all-gather", count * (int64_t)sizeof *in);
     comm->ops->allgather(comm, out, in, count);
+    watch_done();
 }
 
 void comm_broadcast(struct comm *comm, void *data, int64_t bytes, int root) {
-    meet(comm, "broadcast", comm->rank == root ? bytes : 0);
+    enter(comm, "broadcast", comm->rank == root ? bytes : 0);
     comm->ops->broadcast(comm, data, bytes, root);
+    watch_done();
 }
 
 void comm_exchange_rows(struct comm *comm, enum device_queue queue, void *out, const void *in, int64_t row_bytes,
@@ -65,26 +76,31 @@ void comm_exchange_rows(struct comm *comm, enum device_queue queue, void *out, c
         comm->plane->exchange_rows(comm, queue, out, in, row_bytes, receive, send);
     } else {
         CHECK(device->is_host);
-        meet(comm, "exchange of rows", away);
+        enter(comm, "exchange of rows", away);
         comm->ops->exchange_rows(comm, out, in, row_bytes, receive, send);
+        watch_done();
     }
 }
 
 void comm_barrier(struct comm *comm) {
-    meet(comm, "barrier", -1);
+    enter(comm, "barrier", -1);
     comm->ops->barrier(comm);
+    watch_done();
 }
 
 struct comm *comm_split(struct comm *comm, int color) {
-    meet(comm, "split", -1);
+    enter(comm, "split", -1);
     struct comm *part = comm->ops->split(comm, color);
+    watch_done();
     if (comm->plane) comm->plane->split(comm, part, color);
     return part;
 }
 
 struct comm *comm_split_node(struct comm *comm) {
-    meet(comm, "split by node", -1);
-    return comm->ops->split_node(comm);
+    enter(comm, "split by node", -1);
+    struct comm *part = comm->ops->split_node(comm);
+    watch_done();
+    return part;
 }
 
 const void *comm_mpi_handle(struct comm *comm) { return comm->ops->mpi_handle(comm); }

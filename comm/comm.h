@@ -61,21 +61,26 @@ struct comm {
     void *plane_own;                /* the plane's */
     const char *name;               /* for messages: "world", "part"; whoever splits it may name it */
     int rank, size;
+    uint64_t id;        /* of the group, the same on all its ranks */
+    int64_t operations; /* asked for so far */
+    const int *members; /* [size] ranks of the world; the transport's; NULL for one process alone */
     int64_t *sent; /* [size] bytes of rows handed to comm_exchange_rows for each rank so far; NULL before the first */
 };
 
 /* One process alone. */
 struct comm *comm_self_new(void);
-/* Over MPI_COMM_WORLD, which must be initialised; MPI moves host memory only. */
+/* Over MPI_COMM_WORLD, which must be initialised; MPI moves host memory only. Once at a time. A rank that waits for its
+ * peers for longer than a limit ends the job with STATUS_PEER and says who did not come (watch.h); after comm_free of
+ * the world the limit holds for what is left to do, MPI_Finalize. */
 struct comm *comm_mpi_new(void);
+/* The limit of one wait; 600 s until it is set. */
+void comm_limit(double seconds);
 
 /* Planes for the world, and for all that is split from it later on. Both once the device is chosen, before the model is
  * there: they take what they need and exchange something once, so that nothing is left to do in a full memory.
- * Collective over the world. timeout_s: the longest that the host waits for peers in one wait,
- * for its own memory's exchanges too (watch.h). STATUS_INTERNAL, on all ranks: NCCL cannot be used, one rank says
- * why. */
-enum status comm_use_nccl(struct comm *world, double timeout_s);
-void comm_use_staging(struct comm *world, double timeout_s);
+ * Collective over the world. STATUS_INTERNAL, on all ranks: NCCL cannot be used, one rank says why. */
+enum status comm_use_nccl(struct comm *world);
+void comm_use_staging(struct comm *world);
 /* "NCCL 2.27.7"; "" in a program built without. */
 const char *comm_nccl_version(void);
 
@@ -86,6 +91,10 @@ void comm_allreduce(struct comm *comm, void *data, int64_t count, enum comm_type
 void comm_allgather(struct comm *comm, int64_t *out, const int64_t *in, int64_t count);
 void comm_broadcast(struct comm *comm, void *data, int64_t bytes, int root);
 void comm_barrier(struct comm *comm);
+/* What a library does by itself, collectively over the group (comm_mpi_handle): all ranks meet, and the limit holds for
+ * it too until comm_leave. `operation` is a literal, for messages. */
+void comm_enter(struct comm *comm, const char *operation);
+void comm_leave(void);
 
 /* ---- The device's memory: queued on `queue` (device.h), on the CPU done on return ---- */
 

@@ -2,25 +2,42 @@
  * places without being packed by us, and so that counts stay below 2^31 (rows, not bytes). */
 #include <mpi.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/log.h"
-#include "comm/comm.h"
+#include "comm/roll_call.h"
+#include "comm/watch.h"
 
 struct mpi_comm {
     struct comm base;
     MPI_Comm mpi;
+    int *members; /* the base's */
 };
 
 static MPI_Comm handle_of(struct comm *comm) { return ((struct mpi_comm *)comm)->mpi; }
+
+/* Wrong arguments are a bug; for everything else MPI has the peers or the network to blame. */
+static bool is_ours(int code) {
+    const int ours[] = {MPI_ERR_BUFFER, MPI_ERR_COUNT, MPI_ERR_TYPE,   MPI_ERR_TAG,     MPI_ERR_COMM,   MPI_ERR_RANK,
+                        MPI_ERR_ROOT,   MPI_ERR_GROUP, MPI_ERR_OP,     MPI_ERR_ARG,     MPI_ERR_NO_MEM, MPI_ERR_REQUEST,
+                        MPI_ERR_DIMS,   MPI_ERR_INFO,  MPI_ERR_KEYVAL, MPI_ERR_TRUNCATE};
+    int class = MPI_ERR_UNKNOWN;
+    MPI_Error_class(code, &class);
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; ++i)
+        if (class == ours[i]) return true;
+    return false;
+}
 
 static void check(int code, const char *what) {
     if (code == MPI_SUCCESS) return;
     char text[MPI_MAX_ERROR_STRING];
     int length = 0;
     MPI_Error_string(code, text, &length);
-    FATAL("%s: %s", what, text);
+    if (is_ours(code)) FATAL("%s: %s", what, text);
+    watch_lost("%s: %s", what, text);
 }
 #define MPI(call) check(MPI_##call, #call)
 
@@ -109,23 +126,32 @@ static void mpi_meet(struct comm *comm, void (*waiting)(double seconds)) {
 
 static const void *mpi_handle(struct comm *comm) { return &((struct mpi_comm *)comm)->mpi; }
 
-static struct comm *mpi_new(MPI_Comm mpi);
+static struct comm *mpi_new(MPI_Comm mpi, const struct comm *parent);
 
 static struct comm *mpi_split(struct comm *comm, int color) {
     MPI_Comm part;
     MPI(Comm_split(handle_of(comm), color, comm->rank, &part));
-    return mpi_new(part);
+    return mpi_new(part, comm);
 }
 
 static struct comm *mpi_split_node(struct comm *comm) {
     MPI_Comm part;
     MPI(Comm_split_type(handle_of(comm), MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &part));
-    return mpi_new(part);
+    return mpi_new(part, comm);
 }
 
 static void mpi_free(struct comm *comm) {
-    MPI(Comm_free(&((struct mpi_comm *)comm)->mpi));
-    free(comm);
+    struct mpi_comm *own = (struct mpi_comm *)comm;
+    bool is_world = comm->id == 0;
+    watch_note(comm, is_world ? "the end" : "the end of a group", -1);
+    watch_enter();
+    MPI(Comm_free(&own->mpi));
+    if (is_world)
+        roll_call_end();
+    else
+        watch_done();
+    free(own->members);
+    free(own);
 }
 
 static const struct comm_ops mpi_ops = {
@@ -142,18 +168,42 @@ static const struct comm_ops mpi_ops = {
     .free = mpi_free,
 };
 
-static void end_the_job(enum status status) { MPI_Abort(MPI_COMM_WORLD, status); }
+static void end_the_job(enum status status) {
+    watch_ending(status);
+    MPI_Abort(MPI_COMM_WORLD, status);
+}
 
-static struct comm *mpi_new(MPI_Comm mpi) {
+/* Ranks of the world, by rank of the group. */
+static int *members_of(MPI_Comm mpi, int size) {
+    MPI_Group group, world;
+    int *members = malloc(2 * (size_t)size * sizeof *members), *own = members + size;
+    if (!members) FATAL("out of memory");
+    for (int i = 0; i < size; ++i) own[i] = i;
+    MPI(Comm_group(mpi, &group));
+    MPI(Comm_group(MPI_COMM_WORLD, &world));
+    MPI(Group_translate_ranks(group, size, own, world, members));
+    MPI(Group_free(&group));
+    MPI(Group_free(&world));
+    return members;
+}
+
+/* The group is known by which of its parent's operations made it, and by its first rank; the world, which has no
+ * parent, as 0. */
+static struct comm *mpi_new(MPI_Comm mpi, const struct comm *parent) {
     struct mpi_comm *comm = calloc(1, sizeof *comm);
     if (!comm) FATAL("out of memory");
-    comm->base.ops = &mpi_ops;
-    comm->base.name = "part";
+    struct comm *base = &comm->base;
+    base->ops = &mpi_ops;
+    base->name = parent ? "part" : "world";
     comm->mpi = mpi;
     MPI(Comm_set_errhandler(mpi, MPI_ERRORS_RETURN));
-    MPI(Comm_rank(mpi, &comm->base.rank));
-    MPI(Comm_size(mpi, &comm->base.size));
-    return &comm->base;
+    MPI(Comm_rank(mpi, &base->rank));
+    MPI(Comm_size(mpi, &base->size));
+    base->members = comm->members = members_of(mpi, base->size);
+    if (parent)
+        base->id = hash_splitmix64(parent->id ^
+                                   hash_splitmix64((uint64_t)parent->operations << 32 | (uint64_t)base->members[0]));
+    return base;
 }
 
 const char *comm_library_version(void) {
@@ -166,9 +216,14 @@ const char *comm_library_version(void) {
 
 struct comm *comm_mpi_new(void) {
     MPI_Comm mpi;
-    MPI(Comm_dup(MPI_COMM_WORLD, &mpi));
+    struct comm start = {.name = "world"};
+    MPI(Comm_rank(MPI_COMM_WORLD, &start.rank));
+    watch_start(start.rank);
+    watch_note(&start, "the start", -1);
+    watch_enter();
     log_on_fatal(end_the_job);
-    struct comm *world = mpi_new(mpi);
-    world->name = "world";
-    return world;
+    MPI(Comm_dup(MPI_COMM_WORLD, &mpi));
+    roll_call_start();
+    watch_done();
+    return mpi_new(mpi, NULL);
 }

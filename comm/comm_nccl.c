@@ -3,12 +3,9 @@
  * left for them to wait for but the GPU: peers meet before each communicator is made, and all connections are made
  * then. */
 #include <cuda_runtime_api.h>
-#include <math.h>
 #include <nccl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "comm/comm.h"
@@ -22,7 +19,6 @@ struct group {
 };
 static struct group *groups;
 static log_fatal_handler *end_the_job;
-static double limit; /* seconds that a peer may be late */
 
 static void check(ncclResult_t code, const char *call, ncclComm_t handle) {
     if (code == ncclSuccess) return;
@@ -36,20 +32,6 @@ static void check_cuda(cudaError_t code, const char *call) {
     if (code != cudaSuccess) FATAL("%s: %s", call, cudaGetErrorString(code));
 }
 
-static void too_late(int signal_number) {
-    static const char line[] = "vqmoe: NCCL hangs in a call that should return at once\n";
-    (void)signal_number;
-    if (write(STDERR_FILENO, line, sizeof line - 1) < 0) _exit(STATUS_INTERNAL);
-    _exit(STATUS_PEER);
-}
-
-/* For the calls of NCCL that wait for peers and cannot be left again: after so many seconds this rank ends, by which
- * its launcher ends the job. 0: no longer. */
-static void guard(double seconds) {
-    signal(SIGALRM, seconds > 0 ? too_late : SIG_DFL);
-    alarm((unsigned)ceil(seconds));
-}
-
 static cudaStream_t stream_of(enum device_queue queue) { return (cudaStream_t)device->stream(queue); }
 
 static struct group *group_of(const struct comm *comm) { return comm->plane_own; }
@@ -57,7 +39,10 @@ static struct group *group_of(const struct comm *comm) { return comm->plane_own;
 static void nccl_allreduce(struct comm *comm, enum device_queue queue, void *data, int64_t count, enum comm_type type) {
     ncclComm_t handle = group_of(comm)->handle;
     ncclDataType_t number = type == COMM_DOUBLE || sizeof(real) == sizeof(double) ? ncclDouble : ncclFloat;
-    if (handle) NCCL(handle, AllReduce(data, data, (size_t)count, number, ncclSum, handle, stream_of(queue)));
+    if (!handle) return;
+    watch_enter();
+    NCCL(handle, AllReduce(data, data, (size_t)count, number, ncclSum, handle, stream_of(queue)));
+    watch_done();
 }
 
 /* Blocks of this rank itself: those that follow each other on both sides go at once. */
@@ -87,6 +72,7 @@ static void nccl_exchange_rows(struct comm *comm, enum device_queue queue, void 
     cudaStream_t stream = stream_of(queue);
     copy_own(comm, queue, out, in, row_bytes, receive, send);
     if (!handle) return;
+    watch_enter();
     NCCL(handle, GroupStart());
     for (int p = 0, to = 0, from = 0; p < comm->size; ++p) {
         int to_end = to + receive->per_peer[p], from_end = from + send->per_peer[p];
@@ -100,6 +86,7 @@ static void nccl_exchange_rows(struct comm *comm, enum device_queue queue, void 
                                   (size_t)(receive->count[to] * row_bytes), ncclUint8, p, handle, stream));
     }
     NCCL(handle, GroupEnd());
+    watch_done();
 }
 
 /* What NCCL does when it meets a kind of exchange, a peer or a stream for the first time is done here, while there is
@@ -133,7 +120,6 @@ static void warm_up(struct comm *comm) {
 static const struct comm_plane nccl;
 
 static void add_group(struct comm *comm, ncclComm_t handle) {
-    guard(handle ? limit : 0);
     struct group *group = malloc(sizeof *group);
     if (!group) FATAL("out of memory");
     *group = (struct group){handle, &comm->name, groups};
@@ -141,7 +127,6 @@ static void add_group(struct comm *comm, ncclComm_t handle) {
     comm->plane_own = group;
     comm->plane = &nccl;
     if (handle) warm_up(comm);
-    guard(0);
 }
 
 static void nccl_split(struct comm *comm, struct comm *part, int color) {
@@ -150,9 +135,8 @@ static void nccl_split(struct comm *comm, struct comm *part, int color) {
     if (handle) {
         watch_note(comm, "split of NCCL's communicator", -1);
         watch_meet(comm);
-        guard(limit);
         NCCL(handle, CommSplit(handle, part->size > 1 ? color : NCCL_SPLIT_NOCOLOR, comm->rank, &own, NULL));
-        guard(0);
+        watch_done();
     }
     add_group(part, own);
 }
@@ -162,7 +146,10 @@ static void nccl_free(struct comm *comm) {
     while (*at != group) at = &(*at)->next;
     device_finish_all();
     *at = group->next;
+    watch_note(comm, "the end of NCCL's communicator", -1);
+    watch_enter();
     if (group->handle) NCCL(group->handle, CommDestroy(group->handle));
+    watch_done();
     free(group);
 }
 
@@ -188,7 +175,7 @@ static void look_for_errors(void) {
 /* Frees the GPU of what waits for a lost peer, in bounded time: NCCL itself may hang by now. */
 static void abandon(enum status status) {
     if (status == STATUS_PEER) {
-        guard(3);
+        watch_ending(status);
         for (struct group *g = groups; g; g = g->next)
             if (g->handle) ncclCommAbort(g->handle);
     }
@@ -208,22 +195,20 @@ static enum status begin(struct comm *world, ncclComm_t *handle) {
     if (!root.ok) return status_fail(STATUS_INTERNAL, "ncclGetUniqueId: %s", ncclGetErrorString(code));
     watch_note(world, "start of NCCL", -1);
     watch_meet(world);
-    guard(limit);
     code = ncclCommInitRank(handle, world->size, root.id, world->rank);
-    guard(0);
+    watch_done();
     if (code == ncclSuccess) return STATUS_OK;
     return status_fail(STATUS_INTERNAL, "ncclCommInitRank: %s (%s)", ncclGetErrorString(code), ncclGetLastError(NULL));
 }
 
-enum status comm_use_nccl(struct comm *world, double timeout_s) {
+enum status comm_use_nccl(struct comm *world) {
     ncclComm_t handle = NULL;
     setenv("NCCL_RUNTIME_CONNECT", "0", 0); /* connects all algorithms at once, not when their size first comes */
     setenv("NCCL_NVLS_ENABLE", "0", 0);     /* sums in the switch have other bits in every run */
     /* Rows and gradients are on their way at once, over several communicators: their kernels start in the host's order
      * on every rank, or they could wait for each other. */
     setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", 0);
-    limit = timeout_s;
-    watch_start(timeout_s, look_for_errors);
+    watch_look(look_for_errors);
     TRY(comm_agree(world, device->is_host ? status_fail(STATUS_INTERNAL, "NCCL needs a GPU") : STATUS_OK));
     TRY(comm_agree(world, begin(world, &handle)));
     end_the_job = log_on_fatal(abandon);

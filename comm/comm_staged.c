@@ -48,6 +48,7 @@ static void staged_allreduce(struct comm *comm, enum device_queue queue, void *d
     wait_for_device();
     watch_meet(comm);
     comm->ops->allreduce(comm, staged, count, type, COMM_SUM);
+    watch_done();
     device->upload(data, staged, (size_t)bytes);
     end(queue);
 }
@@ -128,6 +129,7 @@ static void staged_exchange_rows(struct comm *comm, enum device_queue queue, voi
         wait_for_device(); /* for the last upload too: nobody reads the incoming ones any more */
         watch_meet(comm);
         comm->ops->exchange_rows(comm, inbound, outbound, row_bytes, &home.blocks, &away.blocks);
+        watch_done();
         for_blocks(comm, receive, row_bytes, out, inbound, upload);
         unpack(&away);
         unpack(&home);
@@ -160,8 +162,7 @@ static void staged_split(struct comm *comm, struct comm *part, int color) {
     ++users;
 }
 
-void comm_use_staging(struct comm *world, double timeout_s) {
-    watch_start(timeout_s, NULL);
+void comm_use_staging(struct comm *world) {
     world->plane = &staged;
     ++users;
 }

@@ -1,8 +1,7 @@
 /* A program built without NCCL. */
 #include "comm/comm.h"
 
-enum status comm_use_nccl(struct comm *world, double timeout_s) {
-    (void)timeout_s;
+enum status comm_use_nccl(struct comm *world) {
     return comm_agree(world, status_fail(STATUS_INTERNAL, "built without NCCL"));
 }
 

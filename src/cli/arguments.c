@@ -24,7 +24,8 @@ enum {
     KEY_COMPARE,
     KEY_INIT_FROM,
     KEY_ROUTING,
-    KEY_CHECKPOINT
+    KEY_CHECKPOINT,
+    KEY_VERIFY
 };
 
 static const struct {
@@ -48,6 +49,7 @@ static const struct {
     {TAKES_ROUTES, {"record", KEY_RECORD, "FILE", 0, "Write the choices of every step", 0}},
     {TAKES_ROUTES, {"replay", KEY_REPLAY, "FILE", 0, "Take the choices of a recorded run; prints the flips", 0}},
     {TAKES_ROUTING, {"routing", KEY_ROUTING, NULL, 0, "How its routing is, or in a run folder how it came to be", 0}},
+    {TAKES_VERIFY, {"verify", KEY_VERIFY, NULL, 0, "Every byte of it against its checksums", 0}},
     {TAKES_STEPS, {"steps", KEY_STEPS, "N", 0, "Steps to time (default: 3)", 0}},
     {TAKES_STEPS,
      {"checkpoint", KEY_CHECKPOINT, "FOLDER", 0, "Time writing and reading a checkpoint there instead", 0}},
@@ -88,6 +90,7 @@ static error_t parse_one(int key, char *text, struct argp_state *state) {
     case KEY_RECORD: a->record = text; break;
     case KEY_REPLAY: a->replay = text; break;
     case KEY_ROUTING: a->routing = true; break;
+    case KEY_VERIFY: a->verify = true; break;
     case KEY_TEMPERATURE:
         a->temperature = strtod(text, &end);
         if (*end || end == text || !(a->temperature >= 0))

@@ -23,6 +23,7 @@ struct arguments {
     const char *compare;         /* --compare RUN_A */
     bool routing;                /* --routing */
     const char *checkpoint;      /* --checkpoint FOLDER */
+    bool verify;                 /* --verify */
 };
 
 /* Which options beside --set a command takes. */
@@ -37,6 +38,7 @@ enum option_set {
     TAKES_NOISE = 512,
     TAKES_COMPARE = 1024,
     TAKES_ROUTING = 256,
+    TAKES_VERIFY = 2048,
     TAKES_KEYS = 64, /* lists all configuration keys in its --help */
 };
 

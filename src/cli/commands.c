@@ -13,7 +13,7 @@ const struct command cli_commands[] = {
     {"generate", "CHECKPOINT", "Continues a prompt.", TAKES_GENERATION, cli_generate},
     {"inspect", "CHECKPOINT|RUN_FOLDER",
      "Lists what a checkpoint holds: names, shapes, placement, step, configuration; or how routing is and became.",
-     TAKES_COMPARE | TAKES_ROUTING, cli_inspect},
+     TAKES_COMPARE | TAKES_ROUTING | TAKES_VERIFY, cli_inspect},
     {"data", "CONFIG...", "Describes the data of a configuration: files, alphabet, splits, streams.", 0, cli_data},
     {"bench", "CONFIG...", "Times training steps and their operations, on the CPU or a GPU, against measured rates.",
      TAKES_STEPS, cli_bench},

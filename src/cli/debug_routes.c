@@ -8,23 +8,24 @@
 
 struct recorder {
     struct observer base;
-    struct h5file *file;
+    struct snapshot *record; /* one of the two */
+    struct archive *replay;
 };
 
 static enum status before(struct observer *observer, const struct step *step, int64_t number) {
+    struct recorder *recorder = (struct recorder *)observer;
     char group[H5_MAX_NAME];
     snprintf(group, sizeof group, "/routes/%lld", (long long)number);
-    if (!observer->routes->replay) return STATUS_OK;
-    return comm_agree(step->lm->world,
-                      routes_read(((struct recorder *)observer)->file, group, observer->routes, step, number));
+    if (!recorder->replay) return STATUS_OK;
+    return comm_agree(step->lm->world, routes_read(recorder->replay, group, observer->routes, step, number));
 }
 
 static enum status after(struct observer *observer, const struct step *step, int64_t number) {
+    struct recorder *recorder = (struct recorder *)observer;
     char group[H5_MAX_NAME];
     snprintf(group, sizeof group, "/routes/%lld", (long long)number);
-    if (observer->routes->replay) return STATUS_OK;
-    return comm_agree(step->lm->world,
-                      routes_write(((struct recorder *)observer)->file, group, observer->routes, step, number));
+    if (recorder->record) routes_put(recorder->record, group, observer->routes, step, number);
+    return STATUS_OK;
 }
 
 static void report_flips(struct comm *world, const struct routes *routes) {
@@ -39,16 +40,20 @@ static void report_flips(struct comm *world, const struct routes *routes) {
 static enum status run(struct trainer *trainer, const struct arguments *arguments, struct comm *world) {
     struct routes routes = {.replay = arguments->replay != NULL};
     struct recorder recorder = {.base = {&routes, before, after}};
-    const void *mpi = comm_mpi_handle(world);
-    enum status status = routes.replay ? h5file_open(&recorder.file, arguments->replay, mpi)
-                                       : h5file_create(&recorder.file, arguments->record, mpi);
-    if ((status = comm_agree(world, status))) return status;
+    enum status status = STATUS_OK;
+    if (routes.replay)
+        status = archive_open(&recorder.replay, arguments->replay, world);
+    else
+        recorder.record = snapshot_new(world);
+    if (status) return status;
     routes_allocate(&routes, &trainer->step);
     status = trainer_run(trainer, false, &recorder.base);
     if (!status && routes.replay) report_flips(world, &routes);
-    enum status closed = h5file_close(recorder.file);
+    if (!status && recorder.record) status = snapshot_write(recorder.record, arguments->record);
     routes_free(&routes, &trainer->step);
-    return comm_agree(world, status ? status : closed);
+    archive_close(recorder.replay);
+    snapshot_free(recorder.record);
+    return status;
 }
 
 enum status cli_debug_routes(const struct arguments *arguments, struct comm *world) {

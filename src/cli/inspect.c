@@ -1,69 +1,88 @@
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "base/h5file.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "cli/routing.h"
+#include "store/archive.h"
 
-static enum status show_arrays(struct h5file *file, int64_t *parameters) {
-    char(*names)[H5_MAX_NAME] = NULL;
-    int count = 0;
-    enum status status = h5file_list(file, "/", &names, &count);
-    for (int i = 0; i < count && !status; ++i) {
-        int rank;
-        int64_t shape[H5_MAX_RANK], elements = 1;
-        char text[128] = "";
-        status = h5file_shape(file, names[i], &rank, shape);
-        for (int axis = 0; axis < rank; ++axis) {
-            snprintf(text + strlen(text), sizeof text - strlen(text), axis ? ", %lld" : "%lld", (long long)shape[axis]);
-            elements *= shape[axis];
+static const char *placement_of(const char *name) {
+    if (!strncmp(name, "/parameters/", 12) || !strncmp(name, "/moments/", 9))
+        return strstr(name, ".moe.w") || strstr(name, ".moe.b") ? "  experts" : "  replicated";
+    return !strncmp(name, "/memory/", 8) ? "  rows" : !strncmp(name, "/state/", 7) ? "  replicated" : "";
+}
+
+static void show_arrays(const struct archive *archive) {
+    const struct h5_contents *contents = archive_contents(archive);
+    int64_t parameters = 0;
+    for (int i = 0; i < contents->n_arrays; ++i) {
+        const struct h5_array *array = &contents->arrays[i];
+        int64_t elements = 1;
+        char shape[128] = "";
+        if (!strcmp(array->name, "/checksums")) continue; /* about the file, not the model */
+        for (int axis = 0; axis < array->rank; ++axis) {
+            snprintf(shape + strlen(shape), sizeof shape - strlen(shape), axis ? ", %lld" : "%lld",
+                     (long long)array->shape[axis]);
+            elements *= array->shape[axis];
         }
-        bool parameter = !strncmp(names[i], "/parameters/", 12);
-        const char *placement = "";
-        if (parameter || !strncmp(names[i], "/moments/", 9))
-            placement = strstr(names[i], ".moe.w") || strstr(names[i], ".moe.b") ? "experts" : "replicated";
-        if (!strncmp(names[i], "/memory/", 8)) placement = "rows";
-        if (!strncmp(names[i], "/state/", 7)) placement = "replicated";
-        if (parameter) *parameters += elements;
-        log_info("%-52s [%s]%s%s", names[i], text, *placement ? "  " : "", placement);
+        if (!strncmp(array->name, "/parameters/", 12)) parameters += elements;
+        log_info("%-52s [%s]%s", array->name, shape, placement_of(array->name));
     }
-    free(names);
-    return status;
+    log_info("%lld parameters", (long long)parameters);
 }
 
-static enum status show(struct h5file *file) {
-    const char *integers[] = {"format_version", "step", "epoch", "segment", "seed", "ranks"};
-    int64_t value, parameters = 0;
+static enum status show(struct archive *archive) {
+    const char *integers[] = {"format_version", "step", "epoch", "segment", "validated", "seed", "ranks"},
+               *texts[] = {"written_by", "hdf5_version", "configuration"}, *text;
+    int64_t value;
     double best;
-    enum status status = STATUS_OK;
-    for (size_t i = 0; i < sizeof integers / sizeof *integers && !status; ++i)
-        if (!(status = h5file_read_int(file, integers[i], &value))) log_info("%s: %lld", integers[i], (long long)value);
-    if (!status && !(status = h5file_read_double(file, "best_valid", &best))) log_info("best_valid: %g nats", best);
-    const char *texts[] = {"written_by", "hdf5_version", "configuration"};
-    for (size_t i = 0; i < sizeof texts / sizeof *texts && !status; ++i) {
-        char *text = NULL;
-        if (!(status = h5file_read_text(file, texts[i], &text))) log_info("%s: %s", texts[i], text);
-        free(text);
+    for (size_t i = 0; i < sizeof integers / sizeof *integers; ++i) {
+        TRY(archive_read_int(archive, integers[i], &value));
+        log_info("%s: %lld", integers[i], (long long)value);
     }
-    if (!status) status = show_arrays(file, &parameters);
-    if (!status) log_info("%lld parameters", (long long)parameters);
+    TRY(archive_read_real(archive, "best_valid", &best));
+    log_info("best_valid: %g nats", best);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; ++i) {
+        TRY(archive_read_text(archive, texts[i], &text));
+        log_info("%s: %s", texts[i], text);
+    }
+    show_arrays(archive);
+    return STATUS_OK;
+}
+
+static enum status inspect_checkpoint(const char *path) {
+    struct archive *archive;
+    TRY(archive_open(&archive, path, NULL));
+    enum status status = show(archive);
+    archive_close(archive);
     return status;
 }
 
-/* But for the routing, rank 0 alone: nothing here needs the others. */
+/* All ranks share the work. */
+static enum status verify(const char *path, struct comm *world) {
+    struct archive *archive;
+    int64_t bytes;
+    double start = clock_seconds();
+    TRY(archive_open(&archive, path, world));
+    enum status status = archive_verify(archive, &bytes);
+    double seconds = clock_seconds() - start;
+    if (!status)
+        log_info("%s: whole: %lld bytes in %lld slabs fit their checksums, %.2f GB/s", path, (long long)bytes,
+                 (long long)archive_slabs(archive), 1e-9 * (double)bytes / seconds);
+    archive_close(archive);
+    return status;
+}
+
+/* But for routing and verifying, rank 0 alone: nothing here needs the others. */
 enum status cli_inspect(const struct arguments *arguments, struct comm *world) {
-    if (arguments->routing && arguments->compare)
-        return comm_agree(world, status_fail(STATUS_CONFIG, "inspect: expected --routing or --compare, found both"));
+    if (arguments->routing + arguments->verify + (arguments->compare != NULL) > 1)
+        return comm_agree(world, status_fail(STATUS_CONFIG,
+                                             "inspect: expected one of --routing, --compare and --verify, found more"));
     if (arguments->routing) return routing_inspect(arguments, world);
-    struct h5file *file = NULL;
+    if (arguments->verify) return verify(arguments->files[0], world);
     enum status status = STATUS_OK;
-    if (world->rank == 0 && arguments->compare) {
-        status = inspect_compare(arguments->compare, arguments->files[0]);
-    } else if (world->rank == 0) {
-        status = h5file_open(&file, arguments->files[0], NULL);
-        if (!status) status = show(file);
-        h5file_close(file);
-    }
+    if (world->rank == 0)
+        status = arguments->compare ? inspect_compare(arguments->compare, arguments->files[0])
+                                    : inspect_checkpoint(arguments->files[0]);
     return comm_agree(world, status);
 }

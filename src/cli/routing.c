@@ -34,38 +34,38 @@ static void look_free(struct look *look) {
     *look = (struct look){0};
 }
 
-static enum status read_table(struct h5file *file, const char *name, int64_t layers, struct table *table) {
-    int rank;
-    int64_t shape[H5_MAX_RANK], *whole = NULL;
-    TRY(h5file_shape(file, name, &rank, shape));
-    if (rank < 0) return STATUS_OK;
-    if (rank != 2 || shape[0] != layers)
+static enum status read_table(struct archive *archive, const char *name, int64_t layers, struct table *table) {
+    const struct h5_array *found = archive_find(archive, name);
+    int64_t *whole = NULL;
+    if (!found) return STATUS_OK;
+    if (found->rank != 2 || found->shape[0] != layers)
         return status_fail(STATUS_CHECKPOINT, "%s: %s: expected a table of %lld layers, found %d axes, the first %lld",
-                           h5file_path(file), name, (long long)layers, rank, rank ? (long long)shape[0] : 0);
-    int64_t size = shape[0] * shape[1];
+                           archive_path(archive), name, (long long)layers, found->rank,
+                           found->rank ? (long long)found->shape[0] : 0);
+    int64_t size = found->shape[0] * found->shape[1];
     double *data = malloc((size_t)(size + 1) * sizeof *data);
     bool choices = name == table_names[EXPERTS] || name == table_names[CODES];
     if (choices) whole = malloc((size_t)(size + 1) * sizeof *whole);
     if (!data || (choices && !whole)) FATAL("out of memory");
-    enum status status = h5file_read(file, name, choices ? H5T_INT64 : H5T_FLOAT64, 2, shape, 0, layers,
-                                     choices ? (void *)whole : (void *)data);
+    enum status status = archive_read(archive, name, choices ? H5T_INT64 : H5T_FLOAT64, 2, found->shape, 0, layers,
+                                      choices ? (void *)whole : (void *)data);
     for (int64_t i = 0; i < size && choices && !status; ++i) data[i] = (double)whole[i];
     free(whole);
-    *table = (struct table){shape[1], data};
+    *table = (struct table){found->shape[1], data};
     return status;
 }
 
 static enum status read_look(struct look *look, const char *folder, int64_t step) {
     char path[1024];
-    struct h5file *file = NULL;
+    struct archive *archive;
     *look = (struct look){0};
     snprintf(path, sizeof path, "%s/routing/%lld.h5", folder, (long long)step);
-    TRY(h5file_open(&file, path, NULL));
-    enum status status = h5file_read_int(file, "step", &look->step);
-    if (!status) status = h5file_read_int(file, "layers", &look->layers);
+    TRY(archive_open(&archive, path, NULL));
+    enum status status = archive_read_int(archive, "step", &look->step);
+    if (!status) status = archive_read_int(archive, "layers", &look->layers);
     for (int i = 0; i < TABLES && !status; ++i)
-        status = read_table(file, table_names[i], look->layers, &look->tables[i]);
-    h5file_close(file);
+        status = read_table(archive, table_names[i], look->layers, &look->tables[i]);
+    archive_close(archive);
     if (status) look_free(look);
     return status;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/block.h"
+#include "base/fault.h"
 #include "base/log.h"
 
 static size_t memory_bytes(const struct lm_memory *memory) {
@@ -164,6 +165,7 @@ void lm_forward(struct lm *lm, struct pass *pass, struct routes *routes, struct 
  * values. Neighbours in a vector go as one. */
 static void reduce_gradients(struct lm *lm, int from, int to) {
     struct params *params = &lm->params;
+    FAULT_POINT("reduction");
     device->await(QUEUE_REDUCE, device->mark(QUEUE_COMPUTE));
     for (int placement = PLACE_REPLICATED; placement <= PLACE_EXPERT; ++placement) {
         int64_t first = -1, end = -1;
@@ -195,6 +197,7 @@ void lm_backward(struct lm *lm, const struct pass *pass, bool reduce) {
         dout = dx;
         dx = swap;
         log_place(pass->step, i);
+        FAULT_POINT("backward");
         block_backward(&lm->blocks[i], pass, dx, dout);
         if (reduce) reduce_gradients(lm, lm->blocks[i].params_first, from);
         from = lm->blocks[i].params_first;

@@ -1,5 +1,7 @@
 #include "moe/moe.h"
 
+#include "base/fault.h"
+
 enum status moe_init(struct moe *moe, struct params *params, const struct config *config, int layer, int64_t V,
                      struct norm block_norm, struct comm *world, struct comm *group) {
     int64_t d = config->model.d_model, h = config->model.d_inner, mix[] = {2, d};
@@ -58,6 +60,7 @@ static void path_start(struct moe *moe, struct moe_path *path, const struct pass
 }
 
 static void path_send(struct moe *moe, struct moe_path *path, const struct pass *pass, bool dropout) {
+    FAULT_POINT("dispatch");
     if (dropout) path->tokens = plan_send_tokens(&path->plan, pass);
     path->flight = plan_send(&path->plan, pass, path->gathered, moe->d_model);
 }

@@ -20,6 +20,7 @@ const char *archive_path(const struct archive *archive);
 /* All that is in it; owned by the archive. */
 const struct h5_contents *archive_contents(const struct archive *archive);
 bool archive_has_checksums(const struct archive *archive);
+int64_t archive_slabs(const struct archive *archive); /* that have one */
 
 /* NULL where there is none of that name. */
 const struct h5_array *archive_find(const struct archive *archive, const char *name);

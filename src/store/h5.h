@@ -1,6 +1,7 @@
 /* The one home of HDF5, for one process alone: what stands in a file, and where. HDF5 lays a file out and reads its
- * description; the bytes of arrays are moved by snapshot.h and archive.h, straight from and to their places in the file.
- * So a rank that dies, a full disk or a damaged file never meets HDF5 half-way, and no thread but the main one calls it.
+ * description; the bytes of arrays are moved by snapshot.h and archive.h, straight from and to their places in the
+ * file. So a rank that dies, a full disk or a damaged file never meets HDF5 half-way, and no thread but the main one
+ * calls it.
  */
 #ifndef VQMOE_H5_H
 #define VQMOE_H5_H
@@ -45,10 +46,10 @@ struct h5_contents {
  * fills bytes and offset, and contents->bytes. STATUS_WRITE. */
 enum status h5_create(const char *path, struct h5_contents *contents);
 
-/* What is in a file that nobody has to trust: HDF5 reads it in a child process with limits on memory, time and files, so
- * that what crashes the library becomes a message. Only what h5_create writes is taken: hard links, contiguous arrays of
- * the three types without filters and external storage, inside the file, none over another. Texts of fixed and variable
- * length both; other attributes (of arrays and groups too) are left. On failure contents is empty.
+/* What is in a file that nobody has to trust: HDF5 reads it in a child process with limits on memory, time and files,
+ * so that what crashes the library becomes a message. Only what h5_create writes is taken: hard links, contiguous
+ * arrays of the three types without filters and external storage, inside the file, none over another. Texts of fixed
+ * and variable length both; other attributes (of arrays and groups too) are left. On failure contents is empty.
  * STATUS_CHECKPOINT: missing, not HDF5, damaged, truncated, hostile: says which object and what was found. */
 enum status h5_read_contents(const char *path, struct h5_contents *contents);
 

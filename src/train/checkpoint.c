@@ -1,54 +1,99 @@
 #include "train/checkpoint.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/log.h"
 
-static const enum h5type real_type = sizeof(real) == sizeof(double) ? H5T_FLOAT64 : H5T_FLOAT32;
+static const enum h5_type real_type = sizeof(real) == sizeof(double) ? H5T_FLOAT64 : H5T_FLOAT32;
 
-enum status checkpoint_write_array(struct h5file *file, const char *name, const struct param *p, const real *at) {
-    const real *values = device_view(at, (size_t)p->size * sizeof *at);
-    enum status status = h5file_write(file, name, real_type, p->rank, p->shape, p->first, p->count, values);
-    device_view_close(values, at);
-    return status;
+/* ---- Parameters ---- */
+
+/* Rows of many arrays as one sequence of bytes, of which a rank has the rows that begin in its part. */
+struct turns {
+    int64_t at, from, to;
+};
+
+static int64_t row_elements(const struct param *p) {
+    int64_t elements = 1;
+    for (int axis = 1; axis < p->rank; ++axis) elements *= p->shape[axis];
+    return elements;
 }
 
-static enum status read_array(struct h5file *file, const char *name, const struct param *p, real *at) {
-    size_t bytes = (size_t)p->size * sizeof *at;
-    real *values = device_edit(at, bytes);
-    enum status status = h5file_read(file, name, real_type, p->rank, p->shape, p->first, p->count, values);
-    device_edit_close(values, at, bytes);
-    return status;
+static struct turns turns_of(const struct comm *holders, int64_t elements) {
+    return (struct turns){0, elements * holders->rank / holders->size, elements * (holders->rank + 1) / holders->size};
 }
 
-enum status checkpoint_write_arrays(struct h5file *file, const char *group, const struct params *params, bool state,
-                                    const real *vector) {
+/* Rows [*first, *first + *count) of those held here. */
+static void take_turn(struct turns *turns, const struct param *p, int64_t *first, int64_t *count) {
+    int64_t row = row_elements(p), edges[] = {turns->from, turns->to};
+    for (int i = 0; i < 2; ++i) {
+        int64_t before = edges[i] - turns->at, rows = before > 0 && row > 0 ? (before + row - 1) / row : 0;
+        edges[i] = rows < p->count ? rows : p->count;
+    }
+    *first = edges[0];
+    *count = edges[1] - edges[0];
+    turns->at += p->count * row;
+}
+
+static void put_rows(struct snapshot *snapshot, const char *name, const struct param *p, const real *at,
+                     struct turns *turns) {
+    int64_t first, count, row = row_elements(p);
+    take_turn(turns, p, &first, &count);
+    void *place = snapshot_put(snapshot, name, real_type, p->rank, p->shape, p->first + first, count);
+    if (count) device->download(place, at + first * row, (size_t)(count * row) * sizeof *at);
+}
+
+/* All ranks of the world hold it alike; of experts those that hold the same ones. */
+static const struct comm *holders_of(const struct lm *lm, const struct param *p) {
+    return p->placement == PLACE_EXPERT ? lm->replicas : lm->world;
+}
+
+void checkpoint_put_array(struct snapshot *snapshot, const char *name, const struct lm *lm, const struct param *p,
+                          const real *at) {
+    struct turns turns = turns_of(holders_of(lm, p), p->size);
+    put_rows(snapshot, name, p, at, &turns);
+}
+
+void checkpoint_put_arrays(struct snapshot *snapshot, const char *group, const struct lm *lm, bool state,
+                           const real *vector) {
+    const struct params *params = &lm->params;
+    int64_t elements[2] = {0}; /* all ranks', then experts */
+    for (int i = 0; i < params->count; ++i)
+        if ((params->list[i]->placement == PLACE_STATE) == state)
+            elements[params->list[i]->placement == PLACE_EXPERT] += params->list[i]->size;
+    struct turns turns[] = {turns_of(lm->world, elements[0]), turns_of(lm->replicas, elements[1])};
     for (int i = 0; i < params->count; ++i) {
         const struct param *p = params->list[i];
         char name[H5_MAX_NAME];
         if ((p->placement == PLACE_STATE) != state) continue;
         snprintf(name, sizeof name, "%s/%s", group, p->name);
-        TRY(checkpoint_write_array(file, name, p, vector + p->offset));
+        put_rows(snapshot, name, p, vector + p->offset, &turns[p->placement == PLACE_EXPERT]);
     }
-    return STATUS_OK;
 }
 
-enum status checkpoint_read_arrays(struct h5file *file, const char *group, const struct params *params, bool state,
+static enum status read_array(struct archive *archive, const char *name, const struct param *p, real *at) {
+    size_t bytes = (size_t)p->size * sizeof *at;
+    real *values = device_edit(at, bytes);
+    enum status status = archive_read(archive, name, real_type, p->rank, p->shape, p->first, p->count, values);
+    device_edit_close(values, at, bytes);
+    return status;
+}
+
+enum status checkpoint_read_arrays(struct archive *archive, const char *group, const struct params *params, bool state,
                                    real *vector) {
     for (int i = 0; i < params->count; ++i) {
         const struct param *p = params->list[i];
         char name[H5_MAX_NAME];
         if ((p->placement == PLACE_STATE) != state) continue;
         snprintf(name, sizeof name, "%s/%s", group, p->name);
-        TRY(read_array(file, name, p, vector + p->offset));
+        TRY(read_array(archive, name, p, vector + p->offset));
     }
     return STATUS_OK;
 }
+
+/* ---- Attention memory: one global array per layer, [B, length, d] by global row ---- */
 
 /* The filled part of layer i's memory for one micro-batch's rows, packed [rows, length, d] or back. */
 static void pack(const struct lm_memory *m, int64_t layer, const struct micro_batch *micro, real *packed, bool back) {
@@ -63,194 +108,197 @@ static void pack(const struct lm_memory *m, int64_t layer, const struct micro_ba
     }
 }
 
-/* One global array per layer, [B, length, d] by global row; each micro-batch's rows are a hyperslab. */
-static enum status transfer_memory(struct h5file *file, const char *group, const struct step *step, bool back) {
+void checkpoint_put_memory(struct snapshot *snapshot, const char *group, const struct step *step) {
     const struct lm_memory *m = &step->memory;
     int64_t shape[] = {step->lm->config->train.batch, m->length, m->d_model};
-    if (!m->length) return STATUS_OK;
-    real *packed = malloc((size_t)(step->rows * m->length * m->d_model + 1) * sizeof *packed);
-    if (!packed) FATAL("out of memory");
-    enum status status = STATUS_OK;
-    for (int64_t i = 0; i < m->layers && !status; ++i) {
+    for (int64_t i = 0; i < m->layers && m->length; ++i) {
         char name[H5_MAX_NAME];
         snprintf(name, sizeof name, "%s/%lld", group, (long long)i);
-        for (int64_t j = 0; j < step->accumulate && !status; ++j) {
+        for (int64_t j = 0; j < step->accumulate; ++j) {
             const struct micro_batch *micro = &step->micro[j];
-            if (!back) pack(m, i, micro, packed, false);
-            status = back ? h5file_read(file, name, real_type, 3, shape, micro->first, micro->rows, packed)
-                          : h5file_write(file, name, real_type, 3, shape, micro->first, micro->rows, packed);
-            if (back && !status) pack(m, i, micro, packed, true);
+            pack(m, i, micro, snapshot_put(snapshot, name, real_type, 3, shape, micro->first, micro->rows), false);
         }
     }
+}
+
+static enum status read_memory(struct archive *archive, const char *group, const struct step *step, real *packed) {
+    const struct lm_memory *m = &step->memory;
+    int64_t shape[] = {step->lm->config->train.batch, m->length, m->d_model};
+    for (int64_t i = 0; i < m->layers; ++i) {
+        char name[H5_MAX_NAME];
+        snprintf(name, sizeof name, "%s/%lld", group, (long long)i);
+        for (int64_t j = 0; j < step->accumulate; ++j) {
+            const struct micro_batch *micro = &step->micro[j];
+            TRY(archive_read(archive, name, real_type, 3, shape, micro->first, micro->rows, packed));
+            pack(m, i, micro, packed, true);
+        }
+    }
+    return STATUS_OK;
+}
+
+enum status checkpoint_read_memory(struct archive *archive, const char *group, struct step *step) {
+    struct lm_memory *m = &step->memory;
+    char name[H5_MAX_NAME];
+    snprintf(name, sizeof name, "%s/0", group);
+    const struct h5_array *found = archive_find(archive, name);
+    m->length = 0;
+    if (!found) return STATUS_OK;
+    if (found->rank != 3 || found->shape[1] > m->capacity)
+        return status_fail(
+            STATUS_CHECKPOINT, "%s: %s: expected memory of at most %lld positions (model.memory), found %lld",
+            archive_path(archive), name, (long long)m->capacity, found->rank == 3 ? (long long)found->shape[1] : -1);
+    m->length = found->shape[1];
+    real *packed = malloc((size_t)(step->rows * m->length * m->d_model + 1) * sizeof *packed);
+    if (!packed) FATAL("out of memory");
+    enum status status = read_memory(archive, group, step, packed);
     free(packed);
     return status;
 }
 
-enum status checkpoint_write_memory(struct h5file *file, const char *group, const struct step *step) {
-    return transfer_memory(file, group, step, false);
-}
+/* ---- Writing ---- */
 
-enum status checkpoint_read_memory(struct h5file *file, const char *group, struct step *step) {
-    char name[H5_MAX_NAME];
-    int rank;
-    int64_t shape[H5_MAX_RANK];
-    snprintf(name, sizeof name, "%s/0", group);
-    TRY(h5file_shape(file, name, &rank, shape));
-    step->memory.length = 0;
-    if (rank < 0) return STATUS_OK;
-    if (rank != 3 || shape[1] > step->memory.capacity)
-        return status_fail(
-            STATUS_CHECKPOINT, "%s: %s: expected memory of at most %lld positions (model.memory), found %lld",
-            h5file_path(file), name, (long long)step->memory.capacity, rank == 3 ? (long long)shape[1] : -1);
-    step->memory.length = shape[1];
-    return transfer_memory(file, group, step, true);
-}
-
-static enum status write_all(struct h5file *file, struct step *step, struct diagnostics *diagnostics,
-                             const struct text *text, const struct progress *progress) {
-    const struct params *params = &step->lm->params;
-    int64_t bytes[256], V = text->vocabulary;
-    for (int64_t i = 0; i < V; ++i) bytes[i] = text->byte_of[i];
+static void put_attributes(struct snapshot *snapshot, const struct step *step, const struct progress *progress) {
     char *json = config_to_json(step->lm->config);
-    enum status status = h5file_write_text(file, "configuration", json);
+    snapshot_put_text(snapshot, "configuration", json);
     free(json);
-    if (status) return status;
-    TRY(h5file_write_int(file, "format_version", CHECKPOINT_VERSION));
-    TRY(h5file_write_text(file, "written_by", "vqmoe, " REAL_NAME));
-    TRY(h5file_write_text(file, "hdf5_version", h5file_library_version()));
-    TRY(h5file_write_int(file, "ranks", step->lm->world->size));
-    TRY(h5file_write_int(file, "seed", step->lm->config->run.seed));
-    TRY(h5file_write_int(file, "step", progress->step));
-    TRY(h5file_write_int(file, "epoch", progress->epoch));
-    TRY(h5file_write_int(file, "segment", progress->segment));
-    TRY(h5file_write_double(file, "best_valid", progress->best_valid));
-    TRY(h5file_write(file, "/vocabulary", H5T_INT64, 1, &V, 0, step->lm->world->rank ? 0 : V, bytes));
-    TRY(checkpoint_write_arrays(file, "/parameters", params, false, params->data));
-    TRY(checkpoint_write_arrays(file, "/state", params, true, params->data));
-    TRY(checkpoint_write_arrays(file, "/moments/first", params, false, params->m));
-    TRY(checkpoint_write_arrays(file, "/moments/second", params, false, params->v));
-    TRY(diagnostics_save(diagnostics, file));
-    return checkpoint_write_memory(file, "/memory", step);
+    snapshot_put_int(snapshot, "format_version", CHECKPOINT_VERSION);
+    snapshot_put_text(snapshot, "written_by", "vqmoe, " REAL_NAME);
+    snapshot_put_text(snapshot, "hdf5_version", h5_library_version());
+    snapshot_put_int(snapshot, "ranks", step->lm->world->size);
+    snapshot_put_int(snapshot, "seed", step->lm->config->run.seed);
+    snapshot_put_int(snapshot, "step", progress->step);
+    snapshot_put_int(snapshot, "epoch", progress->epoch);
+    snapshot_put_int(snapshot, "segment", progress->segment);
+    snapshot_put_real(snapshot, "best_valid", progress->best_valid);
+    snapshot_put_int(snapshot, "validated", progress->validated);
 }
 
-/* On one rank: the new name, and the folder's entry for it, on disk. */
-static enum status publish(const char *temporary, const char *path) {
-    char folder[1024];
-    snprintf(folder, sizeof folder, "%s", path);
-    char *slash = strrchr(folder, '/');
-    if (slash) *slash = '\0';
-    if (rename(temporary, path))
-        return status_fail(STATUS_WRITE, "%s: cannot rename to %s: %s", temporary, path, strerror(errno));
-    int fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    bool good = fd >= 0 && fsync(fd) == 0;
-    int cause = errno;
-    if (fd >= 0) close(fd);
-    return good ? STATUS_OK : status_fail(STATUS_WRITE, "%s: cannot sync the folder: %s", folder, strerror(cause));
+void checkpoint_snapshot(struct snapshot *snapshot, struct step *step, struct diagnostics *diagnostics,
+                         const struct text *text, const struct progress *progress) {
+    const struct lm *lm = step->lm;
+    const struct params *params = &lm->params;
+    int64_t V = text->vocabulary, mine = lm->world->rank ? 0 : V;
+    put_attributes(snapshot, step, progress);
+    int64_t *bytes = snapshot_put(snapshot, "/vocabulary", H5T_INT64, 1, &V, 0, mine);
+    for (int64_t i = 0; i < mine; ++i) bytes[i] = text->byte_of[i];
+    checkpoint_put_arrays(snapshot, "/parameters", lm, false, params->data);
+    checkpoint_put_arrays(snapshot, "/state", lm, true, params->data);
+    checkpoint_put_arrays(snapshot, "/moments/first", lm, false, params->m);
+    checkpoint_put_arrays(snapshot, "/moments/second", lm, false, params->v);
+    diagnostics_save(diagnostics, snapshot);
+    checkpoint_put_memory(snapshot, "/memory", step);
 }
 
 enum status checkpoint_write(const char *path, struct step *step, struct diagnostics *diagnostics,
                              const struct text *text, const struct progress *progress) {
-    struct comm *world = step->lm->world;
-    char temporary[1024];
-    struct h5file *file = NULL;
-    snprintf(temporary, sizeof temporary, "%s.tmp", path);
-    enum status status = h5file_create(&file, temporary, comm_mpi_handle(world));
-    if (!status) {
-        status = write_all(file, step, diagnostics, text, progress);
-        enum status closed = h5file_close(file);
-        if (!status) status = closed;
-    }
-    status = comm_agree(world, status);
-    if (world->rank == 0) {
-        if (!status)
-            status = publish(temporary, path);
-        else
-            unlink(temporary);
-    }
-    return comm_agree(world, status);
+    struct snapshot *snapshot = snapshot_new(step->lm->world);
+    checkpoint_snapshot(snapshot, step, diagnostics, text, progress);
+    enum status status = snapshot_write(snapshot, path);
+    snapshot_free(snapshot);
+    return status;
 }
 
-static enum status check_version(struct h5file *file, const char *path) {
+/* ---- Reading ---- */
+
+static enum status check_version(struct archive *archive) {
+    const char *path = archive_path(archive);
     int64_t version;
-    TRY(h5file_read_int(file, "format_version", &version));
-    if (version == CHECKPOINT_VERSION) return STATUS_OK;
-    return status_fail(STATUS_CHECKPOINT, "%s: format_version: expected %d, found %lld", path, CHECKPOINT_VERSION,
-                       (long long)version);
+    TRY(archive_read_int(archive, "format_version", &version));
+    if (version != CHECKPOINT_VERSION)
+        return status_fail(STATUS_CHECKPOINT, "%s: expected format_version %d, found %lld: written by %s vqmoe", path,
+                           CHECKPOINT_VERSION, (long long)version,
+                           version > CHECKPOINT_VERSION ? "a newer" : "an older");
+    if (archive_has_checksums(archive)) return STATUS_OK;
+    return status_fail(STATUS_CHECKPOINT, "%s: /checksums: expected an array, found none", path);
 }
 
-static enum status read_vocabulary(struct h5file *file, const char *path, uint8_t *bytes, int64_t *V) {
-    int rank;
-    int64_t shape[H5_MAX_RANK] = {0}, values[256];
-    TRY(h5file_shape(file, "/vocabulary", &rank, shape));
-    if (rank != 1 || shape[0] < 1 || shape[0] > 256)
+static enum status read_vocabulary(struct archive *archive, uint8_t *bytes, int64_t *V) {
+    const struct h5_array *found = archive_find(archive, "/vocabulary");
+    const char *path = archive_path(archive);
+    int64_t values[256];
+    if (!found || found->rank != 1 || found->shape[0] < 1 || found->shape[0] > 256)
         return status_fail(STATUS_CHECKPOINT,
-                           "%s: /vocabulary: expected 1 to 256 bytes, found an array of %d axes, %lld long", path, rank,
-                           (long long)shape[0]);
-    TRY(h5file_read(file, "/vocabulary", H5T_INT64, 1, shape, 0, shape[0], values));
-    for (int64_t i = 0; i < shape[0]; ++i) {
+                           "%s: /vocabulary: expected 1 to 256 bytes, found an array of %d axes, %lld long", path,
+                           found ? found->rank : -1, found && found->rank ? (long long)found->shape[0] : 0);
+    TRY(archive_read(archive, "/vocabulary", H5T_INT64, 1, found->shape, 0, found->shape[0], values));
+    for (int64_t i = 0; i < found->shape[0]; ++i) {
         if (values[i] < 0 || values[i] > 255)
             return status_fail(STATUS_CHECKPOINT, "%s: /vocabulary[%lld]: expected a byte, found %lld", path,
                                (long long)i, (long long)values[i]);
         bytes[i] = (uint8_t)values[i];
     }
-    *V = shape[0];
+    *V = found->shape[0];
     return STATUS_OK;
 }
 
-static enum status check_vocabulary(struct h5file *file, const char *path, const struct text *text) {
+/* *same: whether the text's symbols are the file's; *V: how many the file has. */
+static enum status compare_vocabulary(struct archive *archive, const struct text *text, bool *same, int64_t *V) {
     uint8_t bytes[256];
-    int64_t V = 0;
-    TRY(read_vocabulary(file, path, bytes, &V));
-    if (V == text->vocabulary && !memcmp(bytes, text->byte_of, (size_t)V)) return STATUS_OK;
-    return status_fail(STATUS_CHECKPOINT, "%s: /vocabulary: expected the %d bytes of %s, found %lld, or others", path,
-                       text->vocabulary, text->splits[SPLIT_TRAIN].path, (long long)V);
+    TRY(read_vocabulary(archive, bytes, V));
+    *same = *V == text->vocabulary && !memcmp(bytes, text->byte_of, (size_t)*V);
+    return STATUS_OK;
+}
+
+static enum status check_vocabulary(struct archive *archive, const struct text *text) {
+    int64_t V;
+    bool same;
+    TRY(compare_vocabulary(archive, text, &same, &V));
+    if (same) return STATUS_OK;
+    return status_fail(STATUS_CHECKPOINT, "%s: /vocabulary: expected the %d bytes of %s, found %lld, or others",
+                       archive_path(archive), text->vocabulary, text->splits[SPLIT_TRAIN].path, (long long)V);
 }
 
 /* What no shape tells apart: another norm, segment, text, ... */
-static enum status check_configuration(struct h5file *file, const char *path, const struct config *config) {
-    char *json = NULL;
+static enum status check_configuration(struct archive *archive, const struct config *config) {
+    const char *json;
     struct config written;
-    TRY(h5file_read_text(file, "configuration", &json));
-    enum status status = config_load_json(&written, json, path, NULL, 0);
-    free(json);
-    return status ? status : config_check_resumed(config, &written, path);
+    TRY(archive_read_text(archive, "configuration", &json));
+    TRY(config_load_json(&written, json, archive_path(archive), NULL, 0));
+    return config_check_resumed(config, &written, archive_path(archive));
 }
 
-static enum status resume_all(struct h5file *file, const char *path, struct step *step, struct diagnostics *diagnostics,
-                              const struct text *text, struct progress *progress) {
+static enum status read_progress(struct archive *archive, struct progress *progress) {
+    int64_t validated;
+    TRY(archive_read_int(archive, "step", &progress->step));
+    TRY(archive_read_int(archive, "epoch", &progress->epoch));
+    TRY(archive_read_int(archive, "segment", &progress->segment));
+    TRY(archive_read_real(archive, "best_valid", &progress->best_valid));
+    TRY(archive_read_int(archive, "validated", &validated));
+    progress->validated = validated != 0;
+    return STATUS_OK;
+}
+
+static enum status resume(struct archive *archive, struct step *step, struct diagnostics *diagnostics,
+                          const struct text *text, struct progress *progress) {
     struct params *params = &step->lm->params;
-    TRY(check_version(file, path));
-    TRY(check_vocabulary(file, path, text));
-    TRY(check_configuration(file, path, step->lm->config)); /* says more than a missing array would */
-    TRY(h5file_read_int(file, "step", &progress->step));
-    TRY(h5file_read_int(file, "epoch", &progress->epoch));
-    TRY(h5file_read_int(file, "segment", &progress->segment));
-    TRY(h5file_read_double(file, "best_valid", &progress->best_valid));
-    TRY(checkpoint_read_arrays(file, "/parameters", params, false, params->data));
-    TRY(checkpoint_read_arrays(file, "/state", params, true, params->data));
-    TRY(checkpoint_read_arrays(file, "/moments/first", params, false, params->m));
-    TRY(checkpoint_read_arrays(file, "/moments/second", params, false, params->v));
-    TRY(diagnostics_restore(diagnostics, file));
-    return checkpoint_read_memory(file, "/memory", step);
+    TRY(check_version(archive));
+    TRY(check_vocabulary(archive, text));
+    TRY(check_configuration(archive, step->lm->config)); /* says more than a missing array would */
+    TRY(read_progress(archive, progress));
+    TRY(checkpoint_read_arrays(archive, "/parameters", params, false, params->data));
+    TRY(checkpoint_read_arrays(archive, "/state", params, true, params->data));
+    TRY(checkpoint_read_arrays(archive, "/moments/first", params, false, params->m));
+    TRY(checkpoint_read_arrays(archive, "/moments/second", params, false, params->v));
+    TRY(diagnostics_restore(diagnostics, archive));
+    return checkpoint_read_memory(archive, "/memory", step);
 }
 
 enum status checkpoint_resume(const char *path, struct step *step, struct diagnostics *diagnostics,
                               const struct text *text, struct progress *progress) {
-    struct h5file *file = NULL;
-    enum status status = h5file_open(&file, path, comm_mpi_handle(step->lm->world));
-    if (!status) status = resume_all(file, path, step, diagnostics, text, progress);
-    h5file_close(file);
+    struct archive *archive;
+    TRY(archive_open(&archive, path, step->lm->world));
+    enum status status = resume(archive, step, diagnostics, text, progress);
+    archive_close(archive);
     return comm_agree(step->lm->world, status);
 }
 
-static enum status read_config(struct h5file *file, const char *path, struct config *config,
-                               const char *const *overrides, int n_overrides, uint8_t *bytes, int64_t *V,
-                               int64_t *step) {
-    char *json = NULL;
-    TRY(check_version(file, path));
-    TRY(h5file_read_int(file, "step", step));
-    TRY(read_vocabulary(file, path, bytes, V));
-    TRY(h5file_read_text(file, "configuration", &json));
+static enum status read_config(struct archive *archive, struct config *config, const char *const *overrides,
+                               int n_overrides, uint8_t *bytes, int64_t *V, int64_t *step) {
+    const char *json;
+    TRY(check_version(archive));
+    TRY(archive_read_int(archive, "step", step));
+    TRY(read_vocabulary(archive, bytes, V));
+    TRY(archive_read_text(archive, "configuration", &json));
     /* How the writer was laid out is nothing to the reader. */
     const char *own[] = {"parallel.expert=auto", "parallel.threads=auto", "parallel.comm=auto",
                          "parallel.share_gpus=false", "device=auto"};
@@ -258,73 +306,107 @@ static enum status read_config(struct h5file *file, const char *path, struct con
     const char **all = malloc((size_t)(OWN + n_overrides) * sizeof *all);
     if (!all) FATAL("out of memory");
     for (int i = 0; i < OWN + n_overrides; ++i) all[i] = i < OWN ? own[i] : overrides[i - OWN];
-    enum status status = config_load_json(config, json, path, all, OWN + n_overrides);
+    enum status status = config_load_json(config, json, archive_path(archive), all, OWN + n_overrides);
     free(all);
-    free(json);
     return status;
 }
 
 enum status checkpoint_read_config(const char *path, struct comm *world, struct config *config,
                                    const char *const *overrides, int n_overrides, uint8_t *bytes, int64_t *V,
                                    int64_t *step) {
-    struct h5file *file = NULL;
-    enum status status = h5file_open(&file, path, comm_mpi_handle(world));
-    if (!status) status = read_config(file, path, config, overrides, n_overrides, bytes, V, step);
-    h5file_close(file);
+    struct archive *archive;
+    TRY(archive_open(&archive, path, world));
+    enum status status = read_config(archive, config, overrides, n_overrides, bytes, V, step);
+    archive_close(archive);
     return comm_agree(world, status);
 }
 
 enum status checkpoint_read_parameters(const char *path, struct lm *lm) {
-    struct h5file *file = NULL;
-    enum status status = h5file_open(&file, path, comm_mpi_handle(lm->world));
-    if (!status) status = checkpoint_read_arrays(file, "/parameters", &lm->params, false, lm->params.data);
-    if (!status) status = checkpoint_read_arrays(file, "/state", &lm->params, true, lm->params.data);
-    h5file_close(file);
+    struct archive *archive;
+    TRY(archive_open(&archive, path, lm->world));
+    enum status status = checkpoint_read_arrays(archive, "/parameters", &lm->params, false, lm->params.data);
+    if (!status) status = checkpoint_read_arrays(archive, "/state", &lm->params, true, lm->params.data);
+    archive_close(archive);
     return comm_agree(lm->world, status);
 }
 
-/* *fits: whether the file has the array in its very shape. */
-static enum status find(struct h5file *file, const struct param *p, char *name, bool *fits) {
-    int rank;
-    int64_t shape[H5_MAX_RANK];
+/* ---- A new run from other weights ---- */
+
+static void name_in_file(char *name, const struct param *p) {
     snprintf(name, H5_MAX_NAME, "%s/%s", p->placement == PLACE_STATE ? "/state" : "/parameters", p->name);
-    TRY(h5file_shape(file, name, &rank, shape));
-    *fits = rank == p->rank && !memcmp(shape, p->shape, (size_t)rank * sizeof *shape);
-    return STATUS_OK;
+}
+
+/* Whether rows stand for symbols. */
+static bool is_by_symbol(const struct lm *lm, const struct param *p) {
+    return p == lm->embedding || p == lm->bias || strstr(p->name, ".router.token_embedding");
+}
+
+/* Whether the file has the array in its very shape. */
+static bool fits(const struct archive *archive, const struct lm *lm, const struct param *p, bool same_symbols) {
+    char name[H5_MAX_NAME];
+    name_in_file(name, p);
+    const struct h5_array *found = archive_find(archive, name);
+    if (!found || found->rank != p->rank || (is_by_symbol(lm, p) && !same_symbols)) return false;
+    return !memcmp(found->shape, p->shape, (size_t)p->rank * sizeof *p->shape);
 }
 
 /* State goes together: half of a router's or quantizer's (counts without their sums, `fitted` without centroids) means
  * nothing. */
-static enum status take(struct h5file *file, const struct params *params, const struct param *p, bool *taken) {
-    char name[H5_MAX_NAME], other[H5_MAX_NAME];
+static enum status take(struct archive *archive, const struct lm *lm, const struct param *p, bool same_symbols,
+                        bool *taken) {
+    const struct params *params = &lm->params;
+    char name[H5_MAX_NAME];
     size_t owner = (size_t)(strrchr(p->name, '.') - p->name) + 1;
-    TRY(find(file, p, name, taken));
+    *taken = fits(archive, lm, p, same_symbols);
     for (int i = 0; i < params->count && p->placement == PLACE_STATE && *taken; ++i)
         if (params->list[i]->placement == PLACE_STATE && !strncmp(params->list[i]->name, p->name, owner))
-            TRY(find(file, params->list[i], other, taken));
-    return *taken ? read_array(file, name, p, p->data) : STATUS_OK;
+            *taken = fits(archive, lm, params->list[i], same_symbols);
+    name_in_file(name, p);
+    return *taken ? read_array(archive, name, p, p->data) : STATUS_OK;
 }
 
-static enum status init_from(struct h5file *file, const char *path, struct lm *lm, const struct text *text) {
+/* What the file has and the model has no place for. */
+static void tell_left(const struct archive *archive, const struct params *params) {
+    const struct h5_contents *contents = archive_contents(archive);
+    for (int i = 0; i < contents->n_arrays; ++i) {
+        const char *name = contents->arrays[i].name;
+        bool known = strncmp(name, "/parameters/", 12) != 0 && strncmp(name, "/state/", 7) != 0;
+        for (int j = 0; j < params->count && !known; ++j) {
+            char ours[H5_MAX_NAME];
+            name_in_file(ours, params->list[j]);
+            known = !strcmp(name, ours);
+        }
+        if (!known) log_info("%s: left, this model has none: %s", archive_path(archive), name);
+    }
+}
+
+static enum status init_from(struct archive *archive, struct lm *lm, const struct text *text) {
     const struct params *params = &lm->params;
+    const char *path = archive_path(archive);
     int taken = 0;
-    TRY(check_version(file, path));
-    TRY(check_vocabulary(file, path, text));
+    int64_t V;
+    bool same_symbols;
+    TRY(check_version(archive));
+    TRY(compare_vocabulary(archive, text, &same_symbols, &V));
+    if (!same_symbols)
+        log_info("%s: /vocabulary: %lld bytes, other than the %d of %s: what is by symbol is fresh", path, (long long)V,
+                 text->vocabulary, text->splits[SPLIT_TRAIN].path);
     for (int i = 0; i < params->count; ++i) {
         bool one = false;
-        TRY(take(file, params, params->list[i], &one));
+        TRY(take(archive, lm, params->list[i], same_symbols, &one));
         taken += one;
         if (!one) log_info("%s: not taken, fresh: %s", path, params->list[i]->name);
     }
+    tell_left(archive, params);
     log_info("%s: %d of %d arrays taken", path, taken, params->count);
     return taken ? STATUS_OK
                  : status_fail(STATUS_CHECKPOINT, "%s: expected arrays of this model's shapes, found none", path);
 }
 
 enum status checkpoint_init_from(const char *path, struct lm *lm, const struct text *text) {
-    struct h5file *file = NULL;
-    enum status status = h5file_open(&file, path, comm_mpi_handle(lm->world));
-    if (!status) status = init_from(file, path, lm, text);
-    h5file_close(file);
+    struct archive *archive;
+    TRY(archive_open(&archive, path, lm->world));
+    enum status status = init_from(archive, lm, text);
+    archive_close(archive);
     return comm_agree(lm->world, status);
 }

@@ -15,7 +15,7 @@
 
 enum { SAMPLE = 4096 }; /* elements of a parameter in a side file, at most */
 
-static const enum h5type real_type = sizeof(real) == sizeof(double) ? H5T_FLOAT64 : H5T_FLOAT32;
+static const enum h5_type real_type = sizeof(real) == sizeof(double) ? H5T_FLOAT64 : H5T_FLOAT32;
 
 const char *const measure_names[MEASURES] = {
     [CHANGED_EXPERTS] = "changed_experts",
@@ -330,28 +330,37 @@ static real *sample_layers(const struct diagnostics *d, enum part part, int64_t 
     return all;
 }
 
-static enum status write_table(struct h5file *file, const char *name, enum h5type type, int64_t rows, int64_t columns,
-                               const void *data) {
-    int64_t shape[] = {rows, columns};
-    return rows && columns ? h5file_write(file, name, type, 2, shape, 0, rows, data) : STATUS_OK;
+/* A table of which this process has all rows, or none. */
+struct table {
+    const char *name;
+    enum h5_type type;
+    int64_t rows, columns;
+    const void *data;
+};
+
+static void put_table(struct snapshot *snapshot, const struct table *table, bool mine) {
+    int64_t shape[] = {table->rows, table->columns}, size = table->type == H5T_FLOAT32 ? 4 : 8;
+    if (!shape[0] || !shape[1]) return;
+    void *place = snapshot_put(snapshot, table->name, table->type, 2, shape, 0, mine ? shape[0] : 0);
+    if (mine) memcpy(place, table->data, (size_t)(shape[0] * shape[1] * size));
 }
 
-static enum status write_look(const struct diagnostics *d, struct h5file *file, int64_t updates, const int64_t *sent,
-                              real *const *samples, const int64_t *n) {
+static void put_look(const struct diagnostics *d, struct snapshot *snapshot, int64_t updates, const int64_t *sent,
+                     real *const *samples, const int64_t *n) {
     int64_t layers = d->lm->layers, N = d->tokens, ranks = d->lm->group->size;
-    TRY(h5file_write_int(file, "step", updates));
-    TRY(h5file_write_int(file, "interval", d->steps));
-    TRY(h5file_write_int(file, "layers", layers));
-    TRY(h5file_write(file, "/symbols", H5T_INT64, 1, &N, 0, N, d->symbols));
-    TRY(write_table(file, "/experts", H5T_INT64, d->routes ? layers : 0, N, d->experts));
-    TRY(write_table(file, "/codes", H5T_INT64, d->codes ? layers : 0, N, d->chosen));
-    TRY(write_table(file, "/load", H5T_FLOAT64, layers, d->lm->E, d->load));
-    TRY(write_table(file, "/usage", H5T_FLOAT64, layers, d->codes, d->usage));
-    TRY(write_table(file, "/dropped", H5T_FLOAT64, layers, 2, d->dropped));
-    TRY(write_table(file, "/bytes", H5T_INT64, ranks, ranks, sent));
+    const struct table tables[] = {{"/experts", H5T_INT64, d->routes ? layers : 0, N, d->experts},
+                                   {"/codes", H5T_INT64, d->codes ? layers : 0, N, d->chosen},
+                                   {"/load", H5T_FLOAT64, layers, d->lm->E, d->load},
+                                   {"/usage", H5T_FLOAT64, layers, d->codes, d->usage},
+                                   {"/dropped", H5T_FLOAT64, layers, 2, d->dropped},
+                                   {"/bytes", H5T_INT64, ranks, ranks, sent}};
+    snapshot_put_int(snapshot, "step", updates);
+    snapshot_put_int(snapshot, "interval", d->steps);
+    snapshot_put_int(snapshot, "layers", layers);
+    memcpy(snapshot_put(snapshot, "/symbols", H5T_INT64, 1, &N, 0, N), d->symbols, (size_t)N * sizeof *d->symbols);
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; ++i) put_table(snapshot, &tables[i], true);
     for (int part = 0; part < PARTS; ++part)
-        TRY(write_table(file, part_names[part], real_type, layers, n[part], samples[part]));
-    return STATUS_OK;
+        put_table(snapshot, &(struct table){part_names[part], real_type, layers, n[part], samples[part]}, true);
 }
 
 /* By rank 0 alone; the samples travel. */
@@ -364,12 +373,10 @@ static enum status write_side_file(const struct diagnostics *d, const char *fold
     snprintf(path, sizeof path, "%s/routing/%lld.h5", folder, (long long)updates);
     for (int part = 0; part < PARTS; ++part) samples[part] = sample_layers(d, (enum part)part, &n[part]);
     if (d->lm->world->rank == 0) {
-        struct h5file *file = NULL;
-        status = h5file_create(&file, path, NULL);
-        if (!status) status = write_look(d, file, updates, sent, samples, n);
-        enum status closed = h5file_close(file);
-        if (!status) status = closed;
-        if (status) unlink(path);
+        struct snapshot *snapshot = snapshot_new(NULL);
+        put_look(d, snapshot, updates, sent, samples, n);
+        status = snapshot_write(snapshot, path);
+        snapshot_free(snapshot);
     }
     for (int part = 0; part < PARTS; ++part) free(samples[part]);
     return comm_agree(d->lm->world, status);
@@ -440,65 +447,60 @@ enum status diagnostics_cut_back(const char *folder, int64_t step) {
 
 /* ---- In a checkpoint ---- */
 
-enum status diagnostics_save(struct diagnostics *d, struct h5file *file) {
-    if (!d->lm) return STATUS_OK;
+void diagnostics_save(struct diagnostics *d, struct snapshot *snapshot) {
+    if (!d->lm) return;
     int64_t layers = d->lm->layers, N = d->tokens, ranks = d->lm->group->size, last = d->has_last ? layers : 0;
     int64_t *sent = sent_matrix(d);
-    const struct {
-        const char *name;
-        enum h5type type;
-        int64_t rows, columns;
-        const void *data;
-    } tables[] = {{"/diagnostics/sent", H5T_INT64, ranks, ranks, sent},
-                  {"/diagnostics/steps", H5T_INT64, 1, 1, &d->steps},
-                  {"/diagnostics/dropped", H5T_FLOAT64, layers, 2, d->dropped},
-                  {"/diagnostics/load", H5T_FLOAT64, layers, d->lm->E, d->load},
-                  {"/diagnostics/usage", H5T_FLOAT64, layers, d->codes, d->usage},
-                  {"/diagnostics/symbols", H5T_INT64, 1, N, d->symbols},
-                  {"/diagnostics/experts", H5T_INT64, d->routes ? last : 0, N, d->last_experts},
-                  {"/diagnostics/codes", H5T_INT64, d->codes ? last : 0, N, d->last_chosen}};
-    enum status status = STATUS_OK;
-    for (size_t i = 0; i < sizeof tables / sizeof *tables && !status; ++i) {
-        int64_t shape[] = {tables[i].rows, tables[i].columns}, mine = d->lm->world->rank ? 0 : shape[0];
-        if (shape[0] && shape[1])
-            status = h5file_write(file, tables[i].name, tables[i].type, 2, shape, 0, mine, tables[i].data);
-    }
+    const struct table tables[] = {{"/diagnostics/sent", H5T_INT64, ranks, ranks, sent},
+                                   {"/diagnostics/steps", H5T_INT64, 1, 1, &d->steps},
+                                   {"/diagnostics/dropped", H5T_FLOAT64, layers, 2, d->dropped},
+                                   {"/diagnostics/load", H5T_FLOAT64, layers, d->lm->E, d->load},
+                                   {"/diagnostics/usage", H5T_FLOAT64, layers, d->codes, d->usage},
+                                   {"/diagnostics/symbols", H5T_INT64, 1, N, d->symbols},
+                                   {"/diagnostics/experts", H5T_INT64, d->routes ? last : 0, N, d->last_experts},
+                                   {"/diagnostics/codes", H5T_INT64, d->codes ? last : 0, N, d->last_chosen}};
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; ++i)
+        put_table(snapshot, &tables[i], d->lm->world->rank == 0);
     free(sent);
-    return status;
 }
 
 /* Rows of a table, where the file has one of that very shape: *there. */
-static enum status take(struct h5file *file, const char *name, enum h5type type, int64_t rows, int64_t columns,
+static enum status take(struct archive *archive, const char *name, enum h5_type type, int64_t rows, int64_t columns,
                         int64_t first, int64_t count, void *data, bool *there) {
-    int rank;
-    int64_t shape[H5_MAX_RANK], expected[] = {rows, columns};
-    TRY(h5file_shape(file, name, &rank, shape));
-    *there = rank == 2 && shape[0] == rows && shape[1] == columns;
-    return *there ? h5file_read(file, name, type, 2, expected, first, count, data) : STATUS_OK;
+    int64_t expected[] = {rows, columns};
+    const struct h5_array *found = archive_find(archive, name);
+    *there = found && found->rank == 2 && found->shape[0] == rows && found->shape[1] == columns;
+    return *there ? archive_read(archive, name, type, 2, expected, first, count, data) : STATUS_OK;
 }
 
-static enum status restore_last(struct diagnostics *d, struct h5file *file) {
+static enum status restore_last(struct diagnostics *d, struct archive *archive) {
     int64_t layers = d->lm->layers, N = d->tokens;
     bool experts, codes;
-    TRY(take(file, "/diagnostics/experts", H5T_INT64, layers, N, 0, layers, d->last_experts, &experts));
-    TRY(take(file, "/diagnostics/codes", H5T_INT64, layers, N, 0, layers, d->last_chosen, &codes));
+    TRY(take(archive, "/diagnostics/experts", H5T_INT64, layers, N, 0, layers, d->last_experts, &experts));
+    TRY(take(archive, "/diagnostics/codes", H5T_INT64, layers, N, 0, layers, d->last_chosen, &codes));
     d->has_last = experts == d->routes && codes == (d->codes > 0);
     return STATUS_OK;
 }
 
-enum status diagnostics_restore(struct diagnostics *d, struct h5file *file) {
+static enum status restore_interval(struct diagnostics *d, struct archive *archive) {
+    int64_t layers = d->lm->layers, ranks = d->lm->group->size;
+    bool there;
+    TRY(take(archive, "/diagnostics/dropped", H5T_FLOAT64, layers, 2, 0, layers, d->dropped, &there));
+    TRY(take(archive, "/diagnostics/load", H5T_FLOAT64, layers, d->lm->E, 0, layers, d->load, &there));
+    TRY(take(archive, "/diagnostics/usage", H5T_FLOAT64, layers, d->codes, 0, layers, d->usage, &there));
+    /* Of several ranks that send the same experts' rows, one takes over their bytes. */
+    TRY(take(archive, "/diagnostics/sent", H5T_INT64, ranks, ranks, d->lm->group->rank, d->lm->replicas->rank ? 0 : 1,
+             d->sent, &there));
+    return there ? take(archive, "/diagnostics/steps", H5T_INT64, 1, 1, 0, 1, &d->steps, &there) : STATUS_OK;
+}
+
+enum status diagnostics_restore(struct diagnostics *d, struct archive *archive) {
     if (!d->lm) return STATUS_OK;
-    int64_t layers = d->lm->layers, ranks = d->lm->group->size, N = d->tokens, *symbols = zeros(N, sizeof *symbols);
-    bool there, same;
-    enum status status = take(file, "/diagnostics/dropped", H5T_FLOAT64, layers, 2, 0, layers, d->dropped, &there);
-    if (!status) status = take(file, "/diagnostics/load", H5T_FLOAT64, layers, d->lm->E, 0, layers, d->load, &there);
-    if (!status) status = take(file, "/diagnostics/usage", H5T_FLOAT64, layers, d->codes, 0, layers, d->usage, &there);
-    if (!status) /* of several ranks that send the same experts' rows, one takes over their bytes */
-        status = take(file, "/diagnostics/sent", H5T_INT64, ranks, ranks, d->lm->group->rank,
-                      d->lm->replicas->rank ? 0 : 1, d->sent, &there);
-    if (!status && there) status = take(file, "/diagnostics/steps", H5T_INT64, 1, 1, 0, 1, &d->steps, &there);
-    if (!status) status = take(file, "/diagnostics/symbols", H5T_INT64, 1, N, 0, 1, symbols, &same);
-    if (!status && same && !memcmp(symbols, d->symbols, (size_t)N * sizeof *symbols)) status = restore_last(d, file);
+    int64_t N = d->tokens, *symbols = zeros(N, sizeof *symbols);
+    bool same;
+    enum status status = restore_interval(d, archive);
+    if (!status) status = take(archive, "/diagnostics/symbols", H5T_INT64, 1, N, 0, 1, symbols, &same);
+    if (!status && same && !memcmp(symbols, d->symbols, (size_t)N * sizeof *symbols)) status = restore_last(d, archive);
     free(symbols);
     return status;
 }

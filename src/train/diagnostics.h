@@ -4,8 +4,9 @@
 #ifndef VQMOE_DIAGNOSTICS_H
 #define VQMOE_DIAGNOSTICS_H
 
-#include "base/h5file.h"
 #include "data/text.h"
+#include "store/archive.h"
+#include "store/snapshot.h"
 #include "train/metrics.h"
 #include "train/step.h"
 
@@ -66,10 +67,10 @@ void diagnostics_look(struct diagnostics *d, struct pass_memory *arenas, int64_t
 enum status diagnostics_line(struct diagnostics *d, struct metrics *metrics, struct pass_memory *arenas,
                              const char *folder, int64_t updates, bool regular);
 
-/* The interval and the last regular line's choices, in an open checkpoint: /diagnostics. Reading: what is absent or of
- * another probe or layout starts afresh. Collective over the world. */
-enum status diagnostics_save(struct diagnostics *d, struct h5file *file);
-enum status diagnostics_restore(struct diagnostics *d, struct h5file *file);
+/* The interval and the last regular line's choices, in a checkpoint: /diagnostics. Collective over the world. */
+void diagnostics_save(struct diagnostics *d, struct snapshot *snapshot);
+/* What is absent or of another probe or layout starts afresh. For each rank alone. */
+enum status diagnostics_restore(struct diagnostics *d, struct archive *archive);
 
 /* Side files of a run folder: their numbers of updates, ascending, in *updates (the caller frees it); returns how many
  * there are. On any rank alone. */

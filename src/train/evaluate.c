@@ -3,7 +3,9 @@
 #include <stdlib.h>
 
 #include "base/block.h"
+#include "base/fault.h"
 #include "base/log.h"
+#include "base/phase.h"
 
 enum { POLL_EVERY = 16 }; /* segments */
 
@@ -27,7 +29,10 @@ enum status evaluate(struct evaluation *result, struct lm *lm, const struct text
     double sum = 0;
     int64_t scored = 0;
     int stop = 0;
+    enum phase before = phase_now();
     for (int64_t i = 0; i < streams.segments && !stop; ++i) {
+        phase_enter(PHASE_VALIDATE);
+        FAULT_POINT("evaluation");
         int64_t T = streams_read(&streams, i, first, rows, tokens, targets);
         struct pass pass = {.arena = &arenas->here,
                             .host = &arenas->host,
@@ -50,6 +55,7 @@ enum status evaluate(struct evaluation *result, struct lm *lm, const struct text
     free(tokens);
     lm_memory_free(&memory);
     comm_allreduce(world, &sum, 1, COMM_DOUBLE, COMM_SUM);
+    phase_enter(before);
     *result = (struct evaluation){sum / (double)scored, scored, stop};
     return stop ? STATUS_REQUEUE : STATUS_OK;
 }

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "base/log.h"
+#include "base/phase.h"
 
 static const double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
 
@@ -36,6 +37,7 @@ static void update_all(struct params *params, double lr, double t) {
 void optimizer_update(struct lm *lm, int64_t s) {
     struct params *params = &lm->params;
     double *squares = params->update;
+    phase_enter(PHASE_UPDATE);
     ops->sum_squares(squares, params->grad, params->replicated);
     ops->sum_squares(squares + 1, params->grad + params->replicated, params->trained - params->replicated);
     comm_sum_here(lm->group, QUEUE_COMPUTE, squares + 1, 1, COMM_DOUBLE);

@@ -67,8 +67,8 @@ static enum status start_gpu(const struct config *config, struct comm *world, co
     if (!status) status = ops_init_cuda(node->index, precision);
     if ((status = comm_agree(world, status))) return status;
     if (world->size == 1) return STATUS_OK;
-    if (config->parallel.comm != COMM_MPI && !node->shared) return comm_use_nccl(world, config->parallel.timeout_s);
-    comm_use_staging(world, config->parallel.timeout_s);
+    if (config->parallel.comm != COMM_MPI && !node->shared) return comm_use_nccl(world);
+    comm_use_staging(world);
     return STATUS_OK;
 }
 
@@ -76,6 +76,7 @@ enum status start_operations(const struct config *config, struct comm *world) {
     enum precision precision = config->precision == PRECISION_KIND_BF16 ? PRECISION_BF16 : PRECISION_FP32;
     struct node node = {.without = 0};
     enum status status = STATUS_OK;
+    comm_limit(config->parallel.timeout_s);
     if (precision == PRECISION_BF16 && sizeof(real) != sizeof(float))
         status = status_fail(STATUS_CONFIG, "precision: expected fp32 in a build with REAL=double, found bf16");
     if ((status = comm_agree(world, status))) return status;

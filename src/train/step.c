@@ -6,6 +6,7 @@
 
 #include "base/block.h"
 #include "base/log.h"
+#include "base/phase.h"
 #include "train/collapse.h"
 
 enum { SCALARS = 4 }; /* task, vq, balance, distill lead the packed vector, then dropped, load and usage by layer */
@@ -113,6 +114,7 @@ void step_queue(struct step *step, int64_t number, struct routes *routes, const 
     for (int64_t j = 0; j < step->accumulate; ++j) {
         int64_t at = step->micro[j].local * T;
         if (j) count(step);
+        phase_enter(PHASE_FORWARD);
         pass_memory_reset(&step->arenas);
         struct pass *pass = &step->pending;
         *pass = pass_of(step, &step->micro[j], number);
@@ -121,6 +123,7 @@ void step_queue(struct step *step, int64_t number, struct routes *routes, const 
         lm_forward(lm, pass, routes, lm->config->model.memory ? &step->memory : NULL, step->micro[j].local,
                    pass_upload(pass, targets + at, pass->tokens));
         keep_logits(step, at);
+        phase_enter(PHASE_BACKWARD);
         lm_backward(lm, pass, j == step->accumulate - 1);
     }
     lm_memory_advance(&step->memory, T);

@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "train/checkpoint.h"
 
-static const enum h5type real_type = sizeof(real) == sizeof(double) ? H5T_FLOAT64 : H5T_FLOAT32;
+static const enum h5_type real_type = sizeof(real) == sizeof(double) ? H5T_FLOAT64 : H5T_FLOAT32;
 static const char *const path_names[ROUTE_PATHS] = {"experts", "codes"};
 
 /* In update `number`; number < 0: in the one with the most. */
@@ -40,142 +40,153 @@ void routes_free(struct routes *routes, const struct step *step) {
     *routes = (struct routes){0};
 }
 
-static enum status check_range(struct h5file *file, const char *name, const int32_t *values, int64_t n, int64_t limit) {
+static enum status check_range(const struct archive *archive, const char *name, const int64_t *values, int64_t n,
+                               int64_t limit) {
     for (int64_t i = 0; i < n; ++i)
         if (values[i] < 0 || values[i] >= limit)
-            return status_fail(STATUS_CHECKPOINT, "%s: %s: expected values from 0 to %lld, found %d", h5file_path(file),
-                               name, (long long)limit - 1, values[i]);
+            return status_fail(STATUS_CHECKPOINT, "%s: %s: expected values from 0 to %lld, found %lld",
+                               archive_path(archive), name, (long long)limit - 1, (long long)values[i]);
     return STATUS_OK;
 }
 
-/* Integers of this rank's rows from or to a global array [B rows_per_row, width]; rank 1: without the second axis. What
- * is read lies in 0 .. limit - 1, or is an error that all ranks return. */
-static enum status transfer(struct h5file *file, const char *name, const struct step *step, int rank,
-                            int64_t rows_per_row, int64_t width, int32_t *values, int64_t limit, bool back) {
-    int64_t shape[] = {step->lm->config->train.batch * rows_per_row, width}, most = step->rows * rows_per_row * width;
-    int64_t *wide = malloc((size_t)(most + 1) * sizeof *wide);
+/* Integers of this rank's rows, a global array [B rows_per_row, width]; rank 1: without the second axis. */
+struct integers {
+    const struct step *step;
+    int rank;
+    int64_t rows_per_row, width;
+    int32_t *values; /* by local row */
+};
+
+static void put_integers(struct snapshot *snapshot, const char *name, const struct integers *a) {
+    int64_t shape[] = {a->step->lm->config->train.batch * a->rows_per_row, a->width};
+    for (int64_t j = 0; j < a->step->accumulate; ++j) {
+        const struct micro_batch *micro = &a->step->micro[j];
+        int64_t first = micro->first * a->rows_per_row, count = micro->rows * a->rows_per_row;
+        const int32_t *here = a->values + micro->local * a->rows_per_row * a->width;
+        int64_t *wide = snapshot_put(snapshot, name, H5T_INT64, a->rank, shape, first, count);
+        for (int64_t i = 0; i < count * a->width; ++i) wide[i] = here[i];
+    }
+}
+
+/* All in 0 .. limit - 1. */
+static enum status read_integers(struct archive *archive, const char *name, const struct integers *a, int64_t limit) {
+    int64_t shape[] = {a->step->lm->config->train.batch * a->rows_per_row, a->width};
+    int64_t *wide = malloc((size_t)(a->step->rows * a->rows_per_row * a->width + 1) * sizeof *wide);
     if (!wide) FATAL("out of memory");
     enum status status = STATUS_OK;
-    for (int64_t j = 0; j < step->accumulate && !status; ++j) {
-        const struct micro_batch *micro = &step->micro[j];
-        int64_t first = micro->first * rows_per_row, count = micro->rows * rows_per_row;
-        int32_t *here = values + micro->local * rows_per_row * width;
-        for (int64_t i = 0; i < count * width && !back; ++i) wide[i] = here[i];
-        status = back ? h5file_read(file, name, H5T_INT64, rank, shape, first, count, wide)
-                      : h5file_write(file, name, H5T_INT64, rank, shape, first, count, wide);
-        for (int64_t i = 0; i < count * width && back && !status; ++i)
-            here[i] = wide[i] == (int32_t)wide[i] ? (int32_t)wide[i] : -1;
+    for (int64_t j = 0; j < a->step->accumulate && !status; ++j) {
+        const struct micro_batch *micro = &a->step->micro[j];
+        int64_t first = micro->first * a->rows_per_row, count = micro->rows * a->rows_per_row;
+        int32_t *here = a->values + micro->local * a->rows_per_row * a->width;
+        status = archive_read(archive, name, H5T_INT64, a->rank, shape, first, count, wide);
+        if (!status) status = check_range(archive, name, wide, count * a->width, limit);
+        for (int64_t i = 0; i < count * a->width && !status; ++i) here[i] = (int32_t)wide[i];
     }
     free(wide);
-    if (back) status = comm_agree(step->lm->world, status ? status : check_range(file, name, values, most, limit));
     return status;
 }
 
-static enum status transfer_routes(struct h5file *file, const char *group, const struct routes *routes,
-                                   const struct step *step, int64_t number, bool back) {
-    enum status status = STATUS_OK;
+static struct integers choices_of(const struct routes *routes, enum route_path path, int64_t layer,
+                                  const struct step *step, int64_t number) {
+    return (struct integers){step, path == ROUTE_CODES ? 1 : 2, step->lm->config->model.segment,
+                             choices_per_token(step, path, number), routes->choices[path][layer]};
+}
+
+void routes_put(struct snapshot *snapshot, const char *group, const struct routes *routes, const struct step *step,
+                int64_t number) {
     for (int path = 0; path < ROUTE_PATHS; ++path)
-        for (int64_t i = 0; routes->choices[path] && i < step->lm->layers && !status; ++i) {
+        for (int64_t i = 0; routes->choices[path] && i < step->lm->layers; ++i) {
             char name[H5_MAX_NAME];
+            struct integers choices = choices_of(routes, (enum route_path)path, i, step, number);
             snprintf(name, sizeof name, "%s/%lld/%s", group, (long long)i, path_names[path]);
-            status = transfer(file, name, step, path == ROUTE_CODES ? 1 : 2, step->lm->config->model.segment,
-                              choices_per_token(step, (enum route_path)path, number), routes->choices[path][i],
-                              path == ROUTE_CODES ? step->codes : step->lm->E, back);
+            put_integers(snapshot, name, &choices);
         }
-    return status;
 }
 
-enum status routes_write(struct h5file *file, const char *group, const struct routes *routes, const struct step *step,
-                         int64_t number) {
-    return transfer_routes(file, group, routes, step, number, false);
-}
-
-enum status routes_read(struct h5file *file, const char *group, struct routes *routes, const struct step *step,
+enum status routes_read(struct archive *archive, const char *group, struct routes *routes, const struct step *step,
                         int64_t number) {
-    return transfer_routes(file, group, routes, step, number, true);
+    for (int path = 0; path < ROUTE_PATHS; ++path)
+        for (int64_t i = 0; routes->choices[path] && i < step->lm->layers; ++i) {
+            char name[H5_MAX_NAME];
+            struct integers choices = choices_of(routes, (enum route_path)path, i, step, number);
+            snprintf(name, sizeof name, "%s/%lld/%s", group, (long long)i, path_names[path]);
+            TRY(read_integers(archive, name, &choices, path == ROUTE_CODES ? step->codes : step->lm->E));
+        }
+    return STATUS_OK;
 }
 
-static enum status write_before(struct h5file *file, const struct step *step, int64_t number, const int32_t *tokens,
-                                const int32_t *targets) {
-    const struct config *config = step->lm->config;
-    struct config resolved = *config; /* a reader need not know what auto means */
+static void put_before(struct snapshot *snapshot, const struct step *step, int64_t number, const int32_t *tokens,
+                       const int32_t *targets) {
+    const struct lm *lm = step->lm;
+    struct config resolved = *lm->config; /* a reader need not know what auto means */
     resolved.quantizer.codes = step->codes;
     char *json = config_to_json(&resolved);
-    enum status status = h5file_write_text(file, "configuration", json);
+    int64_t L = lm->config->model.segment;
+    snapshot_put_text(snapshot, "configuration", json);
     free(json);
-    if (!status) status = h5file_write_int(file, "step", number);
-    if (!status) status = h5file_write_int(file, "seed", config->run.seed);
-    if (!status)
-        status = transfer(file, "/tokens", step, 2, 1, config->model.segment, (int32_t *)tokens, step->lm->V, false);
-    if (!status)
-        status = transfer(file, "/targets", step, 2, 1, config->model.segment, (int32_t *)targets, step->lm->V, false);
-    if (!status) status = checkpoint_write_arrays(file, "/parameters", &step->lm->params, false, step->lm->params.data);
-    if (!status) status = checkpoint_write_arrays(file, "/state", &step->lm->params, true, step->lm->params.data);
-    if (!status) status = checkpoint_write_memory(file, "/memory", step);
-    return status;
+    snapshot_put_int(snapshot, "step", number);
+    snapshot_put_int(snapshot, "seed", lm->config->run.seed);
+    put_integers(snapshot, "/tokens", &(struct integers){step, 2, 1, L, (int32_t *)tokens});
+    put_integers(snapshot, "/targets", &(struct integers){step, 2, 1, L, (int32_t *)targets});
+    checkpoint_put_arrays(snapshot, "/parameters", lm, false, lm->params.data);
+    checkpoint_put_arrays(snapshot, "/state", lm, true, lm->params.data);
+    checkpoint_put_memory(snapshot, "/memory", step);
 }
 
-static enum status write_logits(struct h5file *file, const struct step *step) {
+static void put_logits(struct snapshot *snapshot, const struct step *step) {
     const struct config *config = step->lm->config;
-    int64_t L = config->model.segment, shape[] = {config->train.batch, L, step->lm->V};
-    enum status status = STATUS_OK;
-    for (int64_t j = 0; j < step->accumulate && !status; ++j) {
+    int64_t row = config->model.segment * step->lm->V,
+            shape[] = {config->train.batch, config->model.segment, step->lm->V};
+    for (int64_t j = 0; j < step->accumulate; ++j) {
         const struct micro_batch *micro = &step->micro[j];
-        status = h5file_write(file, "/logits", real_type, 3, shape, micro->first, micro->rows,
-                              step->keep_logits + micro->local * L * step->lm->V);
+        memcpy(snapshot_put(snapshot, "/logits", real_type, 3, shape, micro->first, micro->rows),
+               step->keep_logits + micro->local * row, (size_t)(micro->rows * row) * sizeof(real));
     }
-    return status;
 }
 
 /* State, and the codes that the quantizer itself moves. */
-static enum status write_moved(struct h5file *file, const struct step *step) {
-    struct params *params = &step->lm->params;
-    enum status status = checkpoint_write_arrays(file, "/after", params, true, params->data);
-    for (int64_t i = 0; i < step->lm->layers && !status; ++i) {
-        const struct quantizer *quantizer = &step->lm->blocks[i].moe.quantizer;
+static void put_moved(struct snapshot *snapshot, const struct step *step) {
+    const struct lm *lm = step->lm;
+    checkpoint_put_arrays(snapshot, "/after", lm, true, lm->params.data);
+    for (int64_t i = 0; i < lm->layers; ++i) {
+        const struct quantizer *quantizer = &lm->blocks[i].moe.quantizer;
         const struct param *p = quantizer->table;
         char name[H5_MAX_NAME];
         if (!p || p->placement == PLACE_STATE || !quantizer->kind->after_step) continue;
         snprintf(name, sizeof name, "/after/%s", p->name);
-        status = checkpoint_write_array(file, name, p, p->data);
+        checkpoint_put_array(snapshot, name, lm, p, p->data);
     }
-    return status;
 }
 
-static enum status write_after(struct h5file *file, const struct step *step, int64_t number,
-                               const struct routes *routes) {
+static void put_after(struct snapshot *snapshot, const struct step *step, int64_t number, const struct routes *routes) {
     const struct step_stats *stats = &step->stats;
-    enum status status = write_logits(file, step);
-    if (!status) status = checkpoint_write_arrays(file, "/gradients", &step->lm->params, false, step->lm->params.grad);
-    if (!status) status = routes_write(file, "/routes", routes, step, number);
-    if (!status) status = checkpoint_write_memory(file, "/memory_after", step);
-    if (!status) status = h5file_write_double(file, "loss", stats->loss);
-    if (!status) status = h5file_write_double(file, "task_loss", stats->task);
-    if (!status) status = h5file_write_double(file, "vq_loss", stats->vq);
-    if (!status) status = h5file_write_double(file, "balance_loss", stats->balance);
-    if (!status) status = h5file_write_double(file, "distill_loss", stats->distill);
-    if (!status) lm_after_step(step->lm, number);
-    if (!status) status = write_moved(file, step);
-    return status;
+    put_logits(snapshot, step);
+    checkpoint_put_arrays(snapshot, "/gradients", step->lm, false, step->lm->params.grad);
+    routes_put(snapshot, "/routes", routes, step, number);
+    checkpoint_put_memory(snapshot, "/memory_after", step);
+    snapshot_put_real(snapshot, "loss", stats->loss);
+    snapshot_put_real(snapshot, "task_loss", stats->task);
+    snapshot_put_real(snapshot, "vq_loss", stats->vq);
+    snapshot_put_real(snapshot, "balance_loss", stats->balance);
+    snapshot_put_real(snapshot, "distill_loss", stats->distill);
+    lm_after_step(step->lm, number);
+    put_moved(snapshot, step);
 }
 
 enum status step_file_write(const char *path, struct step *step, int64_t number, const int32_t *tokens,
                             const int32_t *targets) {
-    struct h5file *file = NULL;
+    struct snapshot *snapshot = snapshot_new(step->lm->world);
     struct routes routes = {0};
-    enum status status = h5file_create(&file, path, comm_mpi_handle(step->lm->world));
-    if (status) return comm_agree(step->lm->world, status);
     routes_allocate(&routes, step);
     step->keep_logits = malloc((size_t)(step->rows * step->lm->config->model.segment * step->lm->V + 1) * sizeof(real));
     if (!step->keep_logits) FATAL("out of memory");
-    status = write_before(file, step, number, tokens, targets);
-    if (!status) {
-        step_gradients(step, number, &routes, tokens, targets);
-        status = write_after(file, step, number, &routes);
-    }
-    enum status closed = h5file_close(file);
+    put_before(snapshot, step, number, tokens, targets);
+    step_gradients(step, number, &routes, tokens, targets);
+    put_after(snapshot, step, number, &routes);
     free(step->keep_logits);
     step->keep_logits = NULL;
     routes_free(&routes, step);
-    return comm_agree(step->lm->world, status ? status : closed);
+    enum status status = snapshot_write(snapshot, path);
+    snapshot_free(snapshot);
+    return status;
 }

@@ -2,17 +2,18 @@
 #ifndef VQMOE_STEP_FILE_H
 #define VQMOE_STEP_FILE_H
 
-#include "base/h5file.h"
+#include "store/archive.h"
+#include "store/snapshot.h"
 #include "train/step.h"
 
 /* Room for the choices of any one step on this rank's tokens, as record or replay want it; routes_free takes a zeroed
  * one. */
 void routes_allocate(struct routes *routes, const struct step *step);
 void routes_free(struct routes *routes, const struct step *step);
-/* Arrays GROUP/LAYER/experts and GROUP/LAYER/codes of update `number`, by global token. Collective over the world. */
-enum status routes_write(struct h5file *file, const char *group, const struct routes *routes, const struct step *step,
-                         int64_t number);
-enum status routes_read(struct h5file *file, const char *group, struct routes *routes, const struct step *step,
+/* Arrays GROUP/LAYER/experts and GROUP/LAYER/codes of update `number`, by global token: this rank's. */
+void routes_put(struct snapshot *snapshot, const char *group, const struct routes *routes, const struct step *step,
+                int64_t number);
+enum status routes_read(struct archive *archive, const char *group, struct routes *routes, const struct step *step,
                         int64_t number);
 
 /* Runs the gradients of update `number` on tokens, targets [local rows, L] and writes everything. Memory moves on,

@@ -4,13 +4,17 @@
 #include <omp.h>
 #include <stdlib.h>
 
+#include "base/block.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/phase.h"
 #include "train/control.h"
 #include "train/evaluate.h"
+#include "train/heartbeat.h"
 #include "train/optimizer.h"
 #include "train/run_folder.h"
 #include "train/saver.h"
+#include "train/slow.h"
 
 /* The validation text is tried too: too short, it would stop the run only after its first eval.every steps. */
 static enum status open_data(struct trainer *t) {
@@ -91,6 +95,7 @@ struct run {
     struct metrics metrics;
     struct control control;
     struct saver saver;
+    struct slow slow;
     int stop;            /* of struct verdict */
     double step_seconds; /* spent in steps since the last line */
     int64_t step_tokens; /* seen in them */
@@ -113,6 +118,7 @@ static enum status check_finite(const struct trainer *t) {
 
 static enum status save(struct run *run, bool best) {
     struct trainer *t = run->t;
+    phase_enter(PHASE_CHECKPOINT);
     enum status status = check_finite(t);
     if (!status) status = metrics_sync(&run->metrics); /* a run that goes on from here has the lines up to here */
     if ((status = comm_agree(t->world, status))) return status;
@@ -183,6 +189,7 @@ static enum status report(struct run *run, double lr, double grad_norm) {
         return STATUS_OK;
     }
     log_info("%s", text);
+    slow_check(&run->slow, run->step_tokens / per_step);
     run->step_seconds = 0;
     run->step_tokens = 0;
     struct metrics_line line = {
@@ -225,6 +232,7 @@ static enum status train_step(struct run *run, struct observer *observer) {
     double from = clock_seconds();
     int64_t number = t->progress.step;
     enum status status = STATUS_OK;
+    phase_enter(PHASE_DATA);
     trainer_read(t);
     if (observer && (status = observer->before(observer, &t->step, number))) return status;
     diagnostics_before_step(&t->diagnostics);
@@ -251,6 +259,7 @@ static enum status look(struct run *run, bool end) {
     int64_t every = t->config->diagnostics.every;
     bool regular = every && t->progress.step % every == 0;
     if (!every || !(regular || end)) return STATUS_OK;
+    phase_enter(PHASE_LOOK);
     return diagnostics_line(&t->diagnostics, &run->metrics, &t->step.arenas, t->config->run.dir, t->progress.step,
                             regular);
 }
@@ -319,7 +328,11 @@ enum status trainer_run(struct trainer *t, bool anew, struct observer *observer)
         (long long)config->train.batch, (long long)config->model.segment);
     saver_init(&run.saver, config, t->world);
     control_start(&run.control, config);
+    slow_init(&run.slow, t->world, t->step.rows, block_count(config->eval.batch, t->world->size, t->world->rank));
+    heartbeat_start(config->run.dir, t->world->rank);
     enum status status = run_steps(&run, observer);
+    heartbeat_end(!status && !run.stop);
+    slow_free(&run.slow);
     saver_free(&run.saver);
     metrics_close(&run.metrics);
     if (!status) summary(&run);

@@ -35,7 +35,8 @@ static void start_devices(enum precision precision) {
     ops_init_cpu(1, precision);
     cpu.ops = ops, cpu.device = device;
     must(ops_init_cuda(world->rank, precision));
-    if (world->size > 1) must(comm_use_nccl(world, 60));
+    comm_limit(60);
+    if (world->size > 1) must(comm_use_nccl(world));
     gpu.ops = ops, gpu.device = device, gpu.plane = world->plane;
 }
 

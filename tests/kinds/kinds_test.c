@@ -116,39 +116,25 @@ static void resume(struct model *model, const struct variant *variant, struct co
 
 /* All of it but one array; by one process. */
 static void copy_without(const char *left_out) {
-    const char *integers[] = {"format_version", "step", "epoch", "segment"};
-    struct h5file *from, *to;
-    char(*names)[H5_MAX_NAME], *json;
-    int count;
-    int64_t value;
-    double best;
-    must(h5file_open(&from, path, NULL));
-    must(h5file_create(&to, path_cut, NULL));
-    must(h5file_read_text(from, "configuration", &json));
-    must(h5file_write_text(to, "configuration", json));
-    for (size_t i = 0; i < sizeof integers / sizeof *integers; ++i) {
-        must(h5file_read_int(from, integers[i], &value));
-        must(h5file_write_int(to, integers[i], value));
+    struct archive *from;
+    struct snapshot *to = snapshot_new(NULL);
+    must(archive_open(&from, path, NULL));
+    const struct h5_contents *contents = archive_contents(from);
+    for (int i = 0; i < contents->n_attributes; ++i) {
+        const struct h5_attribute *a = &contents->attributes[i];
+        if (a->kind == H5_INTEGER) snapshot_put_int(to, a->name, a->integer);
+        if (a->kind == H5_REAL) snapshot_put_real(to, a->name, a->real);
+        if (a->kind == H5_TEXT) snapshot_put_text(to, a->name, a->text);
     }
-    must(h5file_read_double(from, "best_valid", &best));
-    must(h5file_write_double(to, "best_valid", best));
-    must(h5file_list(from, "/", &names, &count));
-    for (int i = 0; i < count; ++i) {
-        enum h5type type = !strcmp(names[i], "/vocabulary") ? H5T_INT64 : H5T_FLOAT64;
-        int rank;
-        int64_t shape[H5_MAX_RANK], elements = 1;
-        if (!strcmp(names[i], left_out)) continue;
-        must(h5file_shape(from, names[i], &rank, shape));
-        for (int axis = 0; axis < rank; ++axis) elements *= shape[axis];
-        void *data = take_zeroed((size_t)elements * sizeof(double));
-        must(h5file_read(from, names[i], type, rank, shape, 0, shape[0], data));
-        must(h5file_write(to, names[i], type, rank, shape, 0, shape[0], data));
-        free(data);
+    for (int i = 0; i < contents->n_arrays; ++i) {
+        const struct h5_array *a = &contents->arrays[i];
+        if (!strcmp(a->name, left_out) || !strcmp(a->name, "/checksums")) continue;
+        void *data = snapshot_put(to, a->name, a->type, a->rank, a->shape, 0, a->shape[0]);
+        must(archive_read(from, a->name, a->type, a->rank, a->shape, 0, a->shape[0], data));
     }
-    free(names);
-    free(json);
-    must(h5file_close(from));
-    must(h5file_close(to));
+    must(snapshot_write(to, path_cut));
+    snapshot_free(to);
+    archive_close(from);
 }
 
 /* On the process alone. The whole copy is fine: it is the missing array that is refused. */
@@ -344,7 +330,7 @@ static void check_variant(const struct variant *variant, double (*gradient)(cons
     for (int64_t s = 0; s < STEPS; ++s) {
         if (s == STOP)
             must(checkpoint_write(path, &here.step, &(struct diagnostics){0}, &text,
-                                  &(struct progress){s, 0, s, INFINITY}));
+                                  &(struct progress){s, 0, s, INFINITY, false}));
         double now = relative(model_step(&here, &history, s, false), losses[s]);
         if (!(now <= tolerance)) fail(variant->name, "step %lld: loss differs by %.3g", (long long)s, now);
         error = fmax(error, now);

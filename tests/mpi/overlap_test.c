@@ -67,7 +67,8 @@ int main(int argc, char **argv) {
     struct comm *world = comm_mpi_new();
     log_init(world->rank);
     ops_init_cpu(1, PRECISION_FP32);
-    comm_use_staging(world, 60);
+    comm_limit(60);
+    comm_use_staging(world);
     staged = world->plane;
     struct device noting_device = *device;
     struct ops noting_ops = *ops;

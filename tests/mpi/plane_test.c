@@ -268,10 +268,10 @@ static void test_split(struct comm *comm) {
     comm_free(same);
 }
 
-static void use(struct comm *world, const char *plane, double limit) {
-    if (!strcmp(plane, "staged")) comm_use_staging(world, limit);
+static void use(struct comm *world, const char *plane) {
+    if (!strcmp(plane, "staged")) comm_use_staging(world);
 #ifdef ON_CUDA
-    if (!strcmp(plane, "nccl") && comm_use_nccl(world, limit)) FATAL("no NCCL: %s", status_message());
+    if (!strcmp(plane, "nccl") && comm_use_nccl(world)) FATAL("no NCCL: %s", status_message());
     if (!strcmp(plane, "nccl")) EXPECT(!strncmp(comm_nccl_version(), "NCCL 2.", 7));
 #endif
     bool none = !strcmp(plane, "host") || !strcmp(plane, "self");
@@ -311,7 +311,8 @@ int main(int argc, char **argv) {
     log_init(world_rank);
     choose_device();
     struct comm *world = strcmp(plane, "self") ? comm_mpi_new() : comm_self_new();
-    use(world, plane, *lost ? 1 : 30);
+    comm_limit(*lost ? 1 : 30);
+    use(world, plane);
     if (*lost) {
         lose_the_last(world, lost);
     } else {

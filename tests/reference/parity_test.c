@@ -12,7 +12,7 @@
 #include "train/step_file.h"
 
 static const double tolerance = sizeof(real) == sizeof(double) ? 1e-9 : 1e-4;
-static const enum h5type real_type = sizeof(real) == sizeof(double) ? H5T_FLOAT64 : H5T_FLOAT32;
+static const enum h5_type real_type = sizeof(real) == sizeof(double) ? H5T_FLOAT64 : H5T_FLOAT32;
 static double errors[4096]; /* of all arrays, for the median */
 static int n_errors, failures;
 
@@ -39,54 +39,52 @@ static void judge(const char *file, const char *name, const real *found, const r
 }
 
 /* Reads a whole array of the file that must have this many elements. */
-static real *expected_array(struct h5file *file, const char *name, int64_t elements) {
-    int rank;
-    int64_t shape[H5_MAX_RANK], count = 1;
-    must(h5file_shape(file, name, &rank, shape));
-    if (rank < 0) FATAL("%s is missing", name);
-    for (int i = 0; i < rank; ++i) count *= shape[i];
+static real *expected_array(struct archive *file, const char *name, int64_t elements) {
+    const struct h5_array *there = archive_find(file, name);
+    int64_t count = 1;
+    if (!there) FATAL("%s is missing", name);
+    for (int i = 0; i < there->rank; ++i) count *= there->shape[i];
     if (count != elements) FATAL("%s: expected %lld elements, found %lld", name, (long long)elements, (long long)count);
     real *values = malloc((size_t)(count + 1) * sizeof *values);
-    must(h5file_read(file, name, real_type, rank, shape, 0, shape[0], values));
+    must(archive_read(file, name, real_type, there->rank, there->shape, 0, there->shape[0], values));
     return values;
 }
 
-static void compare_array(struct h5file *file, const char *path, const char *name, const real *found, int64_t n) {
+static void compare_array(struct archive *file, const char *path, const char *name, const real *found, int64_t n) {
     real *expected = expected_array(file, name, n);
     judge(path, name, found, expected, n);
     free(expected);
 }
 
-static void compare_loss(struct h5file *file, const char *path, const char *name, double found) {
+static void compare_loss(struct archive *file, const char *path, const char *name, double found) {
     double expected;
-    must(h5file_read_double(file, name, &expected));
+    must(archive_read_real(file, name, &expected));
     real a = (real)found, b = (real)expected;
     judge(path, name, &a, &b, 1);
 }
 
-static int32_t *read_symbols(struct h5file *file, const char *name, int64_t B, int64_t L) {
+static int32_t *read_symbols(struct archive *file, const char *name, int64_t B, int64_t L) {
     int64_t shape[] = {B, L}, *wide = malloc((size_t)(B * L) * sizeof *wide);
     int32_t *symbols = malloc((size_t)(B * L) * sizeof *symbols);
-    must(h5file_read(file, name, H5T_INT64, 2, shape, 0, B, wide));
+    must(archive_read(file, name, H5T_INT64, 2, shape, 0, B, wide));
     for (int64_t i = 0; i < B * L; ++i) symbols[i] = (int32_t)wide[i];
     free(wide);
     return symbols;
 }
 
-static void compare_routes(struct h5file *file, const char *path, const struct routes *routes, const struct step *step,
+static void compare_routes(struct archive *file, const char *path, const struct routes *routes, const struct step *step,
                            int64_t number) {
     static const char *const names[] = {"experts", "codes"};
     int64_t N = step->rows * step->lm->config->model.segment;
     for (int p = 0; p < ROUTE_PATHS; ++p)
         for (int64_t i = 0; routes->choices[p] && i < step->lm->layers; ++i) {
             char name[64];
-            int rank;
-            int64_t shape[H5_MAX_RANK] = {0},
-                    K = p == ROUTE_EXPERTS ? router_choices(&step->lm->blocks[0].moe.router, number) : 1, different = 0;
+            int64_t K = p == ROUTE_EXPERTS ? router_choices(&step->lm->blocks[0].moe.router, number) : 1, different = 0;
             snprintf(name, sizeof name, "/routes/%lld/%s", (long long)i, names[p]);
             int64_t *wide = malloc((size_t)(N * K) * sizeof *wide);
-            must(h5file_shape(file, name, &rank, shape));
-            must(h5file_read(file, name, H5T_INT64, rank, shape, 0, N, wide));
+            const struct h5_array *there = archive_find(file, name);
+            if (!there) FATAL("%s is missing", name);
+            must(archive_read(file, name, H5T_INT64, there->rank, (int64_t[]){N, K}, 0, N, wide));
             for (int64_t n = 0; n < N * K; ++n) different += wide[n] != routes->choices[p][i][n];
             if (different) {
                 printf("%s: %s: %lld choices differ\n", path, name, (long long)different);
@@ -96,7 +94,7 @@ static void compare_routes(struct h5file *file, const char *path, const struct r
         }
 }
 
-static void compare_memory(struct h5file *file, const char *path, const struct lm_memory *m) {
+static void compare_memory(struct archive *file, const char *path, const struct lm_memory *m) {
     for (int64_t i = 0; i < m->layers && m->length; ++i) {
         char name[64];
         real *packed = malloc((size_t)(m->rows * m->length * m->d_model) * sizeof *packed);
@@ -110,28 +108,25 @@ static void compare_memory(struct h5file *file, const char *path, const struct l
     }
 }
 
-static int count_arrays(struct h5file *file, const char *group) {
-    char(*names)[H5_MAX_NAME];
-    int count, inside = 0;
-    must(h5file_list(file, "/", &names, &count));
-    for (int i = 0; i < count; ++i)
-        inside += !strncmp(names[i], group, strlen(group)) && names[i][strlen(group)] == '/';
-    free(names);
+static int count_arrays(struct archive *file, const char *group) {
+    const struct h5_contents *contents = archive_contents(file);
+    int inside = 0;
+    for (int i = 0; i < contents->n_arrays; ++i) {
+        const char *name = contents->arrays[i].name;
+        inside += !strncmp(name, group, strlen(group)) && name[strlen(group)] == '/';
+    }
     return inside;
 }
 
 /* Every gradient, or what the step's own updates leave: all state, and what else the reference says they move. */
-static void compare_group(struct h5file *file, const char *path, const char *group, const struct params *params,
+static void compare_group(struct archive *file, const char *path, const char *group, const struct params *params,
                           bool state) {
     int compared = 0, there = count_arrays(file, group);
     for (int i = 0; i < params->count; ++i) {
         const struct param *p = params->list[i];
         char name[H5_MAX_NAME];
-        int rank;
-        int64_t shape[H5_MAX_RANK];
         snprintf(name, sizeof name, "%s/%s", group, p->name);
-        must(h5file_shape(file, name, &rank, shape));
-        if (state ? rank < 0 && p->placement != PLACE_STATE : p->placement == PLACE_STATE) continue;
+        if (state ? !archive_find(file, name) && p->placement != PLACE_STATE : p->placement == PLACE_STATE) continue;
         const real *at = state ? p->data : p->grad, *values = device_view(at, (size_t)p->size * sizeof *at);
         compare_array(file, path, name, values, p->size);
         device_view_close(values, at);
@@ -143,22 +138,22 @@ static void compare_group(struct h5file *file, const char *path, const char *gro
 }
 
 static void check_file(const char *path) {
-    struct h5file *file;
+    struct archive *file;
     struct config config;
     struct lm lm;
     struct step step;
-    char *json;
-    int rank;
-    int64_t shape[H5_MAX_RANK], number, seed;
-    must(h5file_open(&file, path, NULL));
-    must(h5file_read_text(file, "configuration", &json));
+    const char *json;
+    int64_t number, seed;
+    must(archive_open(&file, path, NULL));
+    must(archive_read_text(file, "configuration", &json));
     must(config_load_json(&config, json, path, NULL, 0));
-    must(h5file_read_int(file, "step", &number));
-    must(h5file_read_int(file, "seed", &seed));
+    must(archive_read_int(file, "step", &number));
+    must(archive_read_int(file, "seed", &seed));
     config.run.seed = seed;
-    must(h5file_shape(file, "/parameters/embedding.weight", &rank, shape));
+    const struct h5_array *embedding = archive_find(file, "/parameters/embedding.weight");
+    if (!embedding) FATAL("%s: no embedding", path);
     struct comm *world = comm_self_new();
-    must(lm_init(&lm, &config, shape[0], world, true));
+    must(lm_init(&lm, &config, embedding->shape[0], world, true));
     step_init(&step, &lm);
     must(checkpoint_read_arrays(file, "/parameters", &lm.params, false, lm.params.data));
     must(checkpoint_read_arrays(file, "/state", &lm.params, true, lm.params.data));
@@ -186,11 +181,10 @@ static void check_file(const char *path) {
     free(step.keep_logits);
     free(tokens);
     free(targets);
-    free(json);
     step_free(&step);
     lm_free(&lm);
     comm_free(world);
-    h5file_close(file);
+    archive_close(file);
 }
 
 int main(int argc, char **argv) {

@@ -684,9 +684,7 @@ def write_step(path, cfg, parameters, state, tokens, targets, memory, step, resu
         arrays.update({f"/memory/{i}": m for i, m in enumerate(memory) if m.size})
         arrays.update({name: value for name, value in result.items() if name.startswith("/")})
         for name, value in arrays.items():
-            # compress what is worth it
-            options = {"compression": "gzip", "compression_opts": 9, "shuffle": True} if value.nbytes > 500 else {}
-            file.create_dataset(name, data=value, track_times=False, **options)
+            file.create_dataset(name, data=value, track_times=False)       # contiguous, as vqmoe reads it
 
 
 def difference(value, reference):

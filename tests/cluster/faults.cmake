@@ -1,0 +1,4 @@
+# Ranks that die, stop or dawdle at a chosen point (cluster/fault.c).
+add_executable(vqmoe_faults ${CMAKE_SOURCE_DIR}/src/main.c cluster/fault.c)
+target_link_libraries(vqmoe_faults cli train kernels_cuda comm_nccl MPI::MPI_C)
+set_target_properties(vqmoe_faults PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
