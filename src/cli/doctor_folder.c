@@ -133,10 +133,10 @@ static int open_seen(const char *path, double *seconds) {
 }
 
 /* The lock of rank 0 must hold everywhere, or two jobs could write one run. */
-static void check_lock(struct doctor *doctor, int held, int file) {
+static void check_lock(struct doctor *doctor, int64_t error, int held, int file) {
     struct finding finding = {0};
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    int64_t error = doctor->world->rank == 0 && fcntl(held, F_OFD_SETLK, &lock) ? errno : 0;
+    if (held >= 0 && fcntl(held, F_OFD_SETLK, &lock)) error = errno;
     comm_broadcast(doctor->world, &error, sizeof error, 0);
     bool taken = !error && file >= 0 && fcntl(file, F_OFD_SETLK, &lock) == 0;
     if (error)
@@ -171,7 +171,7 @@ static void check_shared(struct doctor *doctor) {
     else
         finding_set(&finding, LEVEL_PASS, "all ranks see what rank 0 writes");
     doctor_report(doctor, "shared folder", &finding);
-    check_lock(doctor, held, file);
+    check_lock(doctor, error, held, file);
     comm_barrier(doctor->world);
     if (file >= 0) close(file);
     if (held >= 0) close(held);
