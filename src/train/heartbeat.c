@@ -19,7 +19,7 @@ static char path[1024], host[65];
 static double last; /* clock_seconds */
 
 static void give_up(void) {
-    log_warning("%s: cannot write: %s; no more heartbeats of this rank", path, strerror(errno));
+    log_warning_here("%s: cannot write: %s; no more heartbeats of this rank", path, strerror(errno));
     if (file >= 0) close(file);
     file = -1;
     phase_listener = NULL;

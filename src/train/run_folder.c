@@ -36,8 +36,8 @@ static void sign(int lock) {
     gethostname(host, sizeof host);
     int length = snprintf(text, sizeof text, "host %s, process %d%s%s, since %.24s\n", host, (int)getpid(),
                           job ? ", Slurm job " : "", job ? job : "", ctime(&now));
-    if (ftruncate(lock, 0) || pwrite(lock, text, (size_t)length, 0) != length)
-        log_warning("run.dir: cannot write the lock's owner: %s", strerror(errno));
+    /* On a full disk the owner stays unnamed, and what matters fails next. */
+    if (ftruncate(lock, 0) || pwrite(lock, text, (size_t)length, 0) != length) return;
 }
 
 /* Bound to the open file, it goes with the process however that ends. */

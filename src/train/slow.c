@@ -1,6 +1,7 @@
 #include "train/slow.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -82,6 +83,6 @@ void slow_check(struct slow *slow, int64_t steps) {
     for (int i = 0; i < PHASES; ++i) spent[i] = (int64_t)(1e9 * (busy[i] - slow->busy[i]));
     comm_allgather(slow->world, slow->spent, spent, PHASES);
     for (int i = 0; slow->world->rank == 0 && i < COMPARED; ++i) warn(slow, compared[i], steps);
-    phase_busy(slow->busy);
+    memcpy(slow->busy, busy, sizeof busy);
     ++slow->interval;
 }
