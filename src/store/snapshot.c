@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -16,7 +17,7 @@
 #include "store/slabs.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "arrays are little endian");
-enum { ALIGN = 64 }; /* bytes, of rows in memory */
+enum { ALIGN = 64 /* bytes, of rows in memory */, LARGE_PAGE = 1 << 21 };
 
 /* Rows that lie together. */
 struct rows {
@@ -57,7 +58,7 @@ void snapshot_free(struct snapshot *s) {
     comm_free(s->own);
     free(s->places);
     free(s->rows);
-    free(s->bytes);
+    if (s->bytes) munmap(s->bytes, (size_t)s->room);
     free(s);
 }
 
@@ -101,6 +102,18 @@ static struct h5_array *add_array(struct snapshot *s, const char *name, enum h5_
     return &contents->arrays[contents->n_arrays++];
 }
 
+/* From the kernel in large pages: a small page would cost as much as copying it. Moved without a copy. */
+static void widen_bytes(struct snapshot *s, int64_t bytes) {
+    if (bytes < s->room) return;
+    int64_t room = (bytes + bytes / 2 + LARGE_PAGE) / LARGE_PAGE * LARGE_PAGE;
+    void *memory = s->bytes ? mremap(s->bytes, (size_t)s->room, (size_t)room, MREMAP_MAYMOVE)
+                            : mmap(NULL, (size_t)room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) FATAL("out of memory: %lld bytes for a snapshot", (long long)room);
+    madvise(memory, (size_t)room, MADV_HUGEPAGE);
+    s->bytes = memory;
+    s->room = room;
+}
+
 void *snapshot_put(struct snapshot *s, const char *name, enum h5_type type, int rank, const int64_t *shape,
                    int64_t first, int64_t count) {
     widen_places(s);
@@ -114,7 +127,7 @@ void *snapshot_put(struct snapshot *s, const char *name, enum h5_type type, int 
     CHECK(!rank || !memcmp(array->shape, shape, (size_t)rank * sizeof *shape));
     CHECK(first + count <= (rank ? shape[0] : 1));
     int64_t bytes = count * h5_row_bytes(array), at = (s->used + ALIGN - 1) / ALIGN * ALIGN;
-    s->bytes = h5_grow(s->bytes, &s->room, at + bytes + 1, 1);
+    widen_bytes(s, at + bytes);
     s->used = at + bytes;
     s->held += bytes;
     if (bytes) {
