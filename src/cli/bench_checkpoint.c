@@ -49,15 +49,15 @@ static enum status plain_write(struct bench *b) {
     return comm_agree(b->world, status);
 }
 
-/* As many bytes as resuming reads, from the beginning, again from there where the file is shorter. */
+/* As many bytes as resuming reads, each rank from its own part on, round the end of the file. */
 static enum status plain_read(struct bench *b) {
     int fd = open(b->plain, O_RDONLY | O_CLOEXEC);
-    int64_t size = fd < 0 ? 0 : lseek(fd, 0, SEEK_END), done = 0;
+    int64_t size = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
     bool good = size > 0;
-    for (int64_t part; good && done < b->reads; done += part) {
-        part = b->reads - done < size ? b->reads - done : size;
-        if (part > b->writes) part = b->writes; /* of the buffer */
-        good = move(fd, b->buffer, part, done % size + part <= size ? done % size : 0, false);
+    for (int64_t done = 0, part; good && done < b->reads; done += part) {
+        int64_t at = (b->first + done) % size, most = size - at < b->writes ? size - at : b->writes; /* of the buffer */
+        part = b->reads - done < most ? b->reads - done : most;
+        good = move(fd, b->buffer, part, at, false);
     }
     enum status status = good ? STATUS_OK : io_failed(b->plain, "read");
     if (fd >= 0) close(fd);

@@ -16,7 +16,11 @@
 #include "store/slabs.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "arrays are little endian");
-enum { PIECE = 1 << 20 /* bytes read at once */, BROADCAST = 1 << 30, MOST_SLABS = 1 << 26 };
+enum {
+    PIECE = 1 << 18 /* bytes read at once: so few that they are still in the cache when they are summed */,
+    BROADCAST = 1 << 30,
+    MOST_SLABS = 1 << 26
+};
 static const int64_t most_rest = 1 << 28; /* bytes that no array holds */
 
 struct archive {
@@ -276,6 +280,7 @@ enum status archive_read(struct archive *a, const char *name, enum h5_type type,
     int64_t row = h5_row_bytes(found), from = found->offset + first * row;
     struct wanted w = {.from = from, .to = from + count * row, .stored = found->type, .type = type, .out = out};
     if (w.from == w.to) return STATUS_OK;
+    posix_fadvise(a->fd, w.from, w.to - w.from, POSIX_FADV_WILLNEED); /* from the disk while the first is checked */
     if (!a->has_checksums || !strcmp(name, SLABS_NAME))
         return read_slab(a, &(struct slab){.offset = w.from, .bytes = w.to - w.from}, false, &w);
     for (int64_t i = slab_at(a, w.from); i < a->n_slabs && a->slabs[i].offset < w.to; ++i)
