@@ -20,10 +20,6 @@ static void enter(struct comm *comm, const char *operation, int64_t bytes) {
 
 void comm_limit(double seconds) { watch_limit(seconds); }
 
-void comm_enter(struct comm *comm, const char *operation) { enter(comm, operation, -1); }
-
-void comm_leave(void) { watch_done(); }
-
 void comm_allreduce(struct comm *comm, void *data, int64_t count, enum comm_type type, enum comm_reduction reduction) {
     CHECK(count >= 0);
     if (count == 0) return;
@@ -102,8 +98,6 @@ struct comm *comm_split_node(struct comm *comm) {
     watch_done();
     return part;
 }
-
-const void *comm_mpi_handle(struct comm *comm) { return comm->ops->mpi_handle(comm); }
 
 void comm_free(struct comm *comm) {
     if (!comm) return;

@@ -40,7 +40,6 @@ struct comm_ops {
     void (*meet)(struct comm *comm, void (*waiting)(double seconds));
     struct comm *(*split)(struct comm *comm, int color);
     struct comm *(*split_node)(struct comm *comm);
-    const void *(*mpi_handle)(struct comm *comm);
     void (*free)(struct comm *comm);
 };
 
@@ -91,10 +90,6 @@ void comm_allreduce(struct comm *comm, void *data, int64_t count, enum comm_type
 void comm_allgather(struct comm *comm, int64_t *out, const int64_t *in, int64_t count);
 void comm_broadcast(struct comm *comm, void *data, int64_t bytes, int root);
 void comm_barrier(struct comm *comm);
-/* What a library does by itself, collectively over the group (comm_mpi_handle): all ranks meet, and the limit holds for
- * it too until comm_leave. `operation` is a literal, for messages. */
-void comm_enter(struct comm *comm, const char *operation);
-void comm_leave(void);
 
 /* ---- The device's memory: queued on `queue` (device.h), on the CPU done on return ---- */
 
@@ -110,8 +105,6 @@ void comm_exchange_rows(struct comm *comm, enum device_queue queue, void *out, c
 struct comm *comm_split(struct comm *comm, int color);
 /* A new group of the ranks that share this node's memory, for host memory alone; the caller frees it. */
 struct comm *comm_split_node(struct comm *comm);
-/* Pointer to the MPI_Comm behind it, lent to the checkpoint writer; NULL for one process alone. */
-const void *comm_mpi_handle(struct comm *comm);
 void comm_free(struct comm *comm); /* NULL is fine */
 
 /* What all ranks agree on after a step that each may fail: the status of the first failed rank, or STATUS_OK. That rank

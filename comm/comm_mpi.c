@@ -124,8 +124,6 @@ static void mpi_meet(struct comm *comm, void (*waiting)(double seconds)) {
     }
 }
 
-static const void *mpi_handle(struct comm *comm) { return &((struct mpi_comm *)comm)->mpi; }
-
 static struct comm *mpi_new(MPI_Comm mpi, const struct comm *parent);
 
 static struct comm *mpi_split(struct comm *comm, int color) {
@@ -164,7 +162,6 @@ static const struct comm_ops mpi_ops = {
     .meet = mpi_meet,
     .split = mpi_split,
     .split_node = mpi_split_node,
-    .mpi_handle = mpi_handle,
     .free = mpi_free,
 };
 

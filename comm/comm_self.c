@@ -46,11 +46,6 @@ static struct comm *self_split_node(struct comm *comm) {
     return comm_self_new();
 }
 
-static const void *self_mpi_handle(struct comm *comm) {
-    (void)comm;
-    return NULL;
-}
-
 static void self_free(struct comm *comm) { free(comm); }
 
 static const struct comm_ops self_ops = {
@@ -63,7 +58,6 @@ static const struct comm_ops self_ops = {
     .meet = self_meet,
     .split = self_split,
     .split_node = self_split_node,
-    .mpi_handle = self_mpi_handle,
     .free = self_free,
 };
 

@@ -214,6 +214,12 @@ static enum status lay_out(struct snapshot *s) {
     return cause ? STATUS_WRITE : STATUS_OK;
 }
 
+static enum status lay_out_or_nothing(struct snapshot *s) {
+    enum status status = lay_out(s);
+    if (status) unlink(s->temporary);
+    return status;
+}
+
 static void share_offsets(struct snapshot *s) {
     int n = s->contents.n_arrays;
     int64_t *offsets = malloc((size_t)n * sizeof *offsets);
@@ -230,12 +236,9 @@ enum status snapshot_begin(struct snapshot *s, const char *path) {
     snprintf(s->temporary, sizeof s->temporary, "%.*s.tmp", PATH_MAX - 5, path);
     s->error[0] = '\0';
     add_table(s);
-    enum status status = comm_agree(s->comm, s->comm->rank ? STATUS_OK : lay_out(s));
-    if (!status)
-        share_offsets(s);
-    else if (s->comm->rank == 0)
-        unlink(s->temporary);
-    return status;
+    TRY(comm_agree(s->comm, s->comm->rank ? STATUS_OK : lay_out_or_nothing(s)));
+    share_offsets(s);
+    return STATUS_OK;
 }
 
 /* ---- Fill: possibly in another thread, where status_fail is not for use ---- */
@@ -330,13 +333,10 @@ enum status snapshot_end(struct snapshot *s) {
     FAULT_POINT("checkpoint.end");
     enum status status = s->error[0] ? status_fail(STATUS_WRITE, "%s", s->error) : STATUS_OK;
     status = comm_agree(s->comm, status);
-    if (s->comm->rank == 0) {
-        if (status)
-            unlink(s->temporary);
-        else
-            status = publish(s);
-    }
-    return comm_agree(s->comm, status);
+    if (!status) return comm_agree(s->comm, s->comm->rank ? STATUS_OK : publish(s));
+    if (s->comm->rank == 0) unlink(s->temporary);
+    comm_barrier(s->comm); /* it is gone, for whoever asks */
+    return status;
 }
 
 enum status snapshot_write(struct snapshot *s, const char *path) {

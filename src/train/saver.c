@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/phase.h"
 #include "train/checkpoints.h"
 
 void saver_init(struct saver *saver, const struct config *config, struct comm *world) {
@@ -64,6 +65,7 @@ bool saver_is_writing(const struct saver *saver) { return saver->in_flight && !a
 
 enum status saver_finish(struct saver *saver) {
     if (!saver->in_flight) return STATUS_OK;
+    phase_enter(PHASE_CHECKPOINT);
     double from = clock_seconds();
     pthread_join(saver->thread, NULL);
     saver->in_flight = false;

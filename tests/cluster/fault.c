@@ -3,6 +3,7 @@
  *   kill     dies by SIGKILL          stop     stops by SIGSTOP
  *   exit     ends with code 0         sleep:S  sleeps S seconds
  *   busy:S   works for S seconds
+ * At the first time a line on stderr tells when: "fault: 1795336578: rank 1: stop at backward".
  * Linked into test programs alone (base/fault.h). Part of a launcher's job the rank is the launcher's. */
 #include "base/fault.h"
 
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -67,6 +69,8 @@ static void read_faults(void) {
 
 static void strike(const struct fault *fault) {
     double until = clock_seconds() + fault->seconds;
+    if (fault->passed == fault->count)
+        fprintf(stderr, "fault: %lld: rank %d: %s at %s\n", (long long)time(NULL), fault->rank, fault->what, fault->at);
     if (!strcmp(fault->what, "kill")) {
         raise(SIGKILL);
     } else if (!strcmp(fault->what, "stop")) {

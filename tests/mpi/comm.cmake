@@ -11,3 +11,7 @@ set_tests_properties(plane_host_lost plane_staged_lost PROPERTIES PROCESSORS 3 T
 vqmoe_mpi_test(overlap mpi/overlap_test.c RANKS 2 LIBS train)
 target_sources(test_overlap PRIVATE kinds/toy.c)
 target_include_directories(test_overlap PRIVATE ${CMAKE_SOURCE_DIR})
+add_executable(test_watch mpi/watch_test.c)
+target_link_libraries(test_watch comm base MPI::MPI_C)
+add_test(NAME watch COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/mpi/watch $<TARGET_FILE:test_watch>)
+set_tests_properties(watch PROPERTIES PROCESSORS 4 TIMEOUT 120 LABELS ranks)
