@@ -20,7 +20,7 @@ static void check_cores(struct doctor *doctor) {
     struct cores cores = threads_cores(doctor->world);
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
     const char *bind = getenv("OMP_PROC_BIND");
-    if (bind && strcmp(bind, "false") && doctor->node->size > 1 && cores.own == cores.node)
+    if (bind && strcmp(bind, "false") != 0 && doctor->node->size > 1 && cores.own == cores.node)
         finding_set(&finding, LEVEL_HINT,
                     "OMP_PROC_BIND=%s binds the threads of all ranks of a node to the same cores: unset it", bind);
     else if (cores.node < doctor->node->size)
