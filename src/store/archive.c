@@ -280,7 +280,6 @@ enum status archive_read(struct archive *a, const char *name, enum h5_type type,
     int64_t row = h5_row_bytes(found), from = found->offset + first * row;
     struct wanted w = {.from = from, .to = from + count * row, .stored = found->type, .type = type, .out = out};
     if (w.from == w.to) return STATUS_OK;
-    posix_fadvise(a->fd, w.from, w.to - w.from, POSIX_FADV_WILLNEED); /* from the disk while the first is checked */
     if (!a->has_checksums || !strcmp(name, SLABS_NAME))
         return read_slab(a, &(struct slab){.offset = w.from, .bytes = w.to - w.from}, false, &w);
     for (int64_t i = slab_at(a, w.from); i < a->n_slabs && a->slabs[i].offset < w.to; ++i)
