@@ -154,7 +154,10 @@ static enum status validate(struct run *run, bool *best) {
     *best = result.loss < t->progress.best_valid;
     log_info("step %lld: valid loss %.4f nats, %.4f bpc%s", (long long)t->progress.step, result.loss,
              result.loss / M_LN2, *best ? ", the best so far" : "");
-    if (*best) t->progress.best_valid = result.loss;
+    if (*best) {
+        t->progress.best_valid = result.loss;
+        t->progress.best_step = t->progress.step;
+    }
     return comm_agree(t->world, metrics_write(&run->metrics, &line));
 }
 
@@ -314,12 +317,12 @@ static void summary(const struct run *run) {
 enum status trainer_run(struct trainer *t, bool anew, struct observer *observer) {
     struct run run = {.t = t};
     const struct config *config = t->config;
+    TRY(run_folder_begin(config, t->world, &t->progress, anew));
     if (t->progress.step > config->train.steps || (t->progress.step == config->train.steps && t->progress.validated)) {
         log_info("nothing to do: %lld of %lld steps are done", (long long)t->progress.step,
                  (long long)config->train.steps);
         return STATUS_OK;
     }
-    TRY(run_folder_begin(config, t->world, t->progress.step, anew));
     TRY(comm_agree(t->world, metrics_open(&run.metrics, config->run.dir, t->world->rank, t->progress.step)));
     log_info(
         "%lld parameters in %d tensors, %lld here of %d ranks x %d threads; %d symbols, %lld segments of %lld x %lld tokens an epoch",
