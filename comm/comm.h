@@ -111,6 +111,8 @@ void comm_free(struct comm *comm); /* NULL is fine */
  * alone keeps its message. */
 enum status comm_agree(struct comm *comm, enum status status);
 
+/* What threads may do beside each other by the MPI that runs: "one calls MPI" or the like. */
+const char *comm_thread_level(void);
 /* "Open MPI v4.1.4" */
 const char *comm_library_version(void);
 

@@ -204,6 +204,15 @@ static struct comm *mpi_new(MPI_Comm mpi, const struct comm *parent) {
     return base;
 }
 
+const char *comm_thread_level(void) {
+    int level;
+    MPI(Query_thread(&level));
+    return level == MPI_THREAD_MULTIPLE     ? "multiple: any thread may call MPI"
+           : level == MPI_THREAD_SERIALIZED ? "serialized: one thread at a time calls MPI"
+           : level == MPI_THREAD_FUNNELED   ? "funneled: the main thread calls MPI"
+                                            : "single: there are no other threads";
+}
+
 const char *comm_library_version(void) {
     static char text[MPI_MAX_LIBRARY_VERSION_STRING];
     int length;

@@ -7,11 +7,13 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-/* Straight from the kernel, so that what is given back is given back, and in large pages where there are any. */
+/* Straight from the kernel, so that what is given back is given back, and in large pages where there are any; a child
+ * process (store/h5.h) does without it, so that none is copied. */
 static void *cpu_allocate(size_t bytes) {
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return NULL;
     madvise(memory, bytes, MADV_HUGEPAGE);
+    madvise(memory, bytes, MADV_DONTFORK);
     return memory;
 }
 

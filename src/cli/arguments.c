@@ -25,6 +25,7 @@ enum {
     KEY_INIT_FROM,
     KEY_ROUTING,
     KEY_CHECKPOINT,
+    KEY_FOLDER,
     KEY_VERIFY
 };
 
@@ -53,6 +54,7 @@ static const struct {
     {TAKES_STEPS, {"steps", KEY_STEPS, "N", 0, "Steps to time (default: 3)", 0}},
     {TAKES_STEPS,
      {"checkpoint", KEY_CHECKPOINT, "FOLDER", 0, "Time writing and reading a checkpoint there instead", 0}},
+    {TAKES_FOLDER, {"dir", KEY_FOLDER, "FOLDER", 0, "Where runs are to be written (default: here)", 0}},
     {TAKES_COMPARE,
      {"compare", KEY_COMPARE, "RUN_A", 0,
       "For CHECKPOINT a run's folder too: where the two first chose differently, and their other keys", 0}},
@@ -96,6 +98,7 @@ static error_t parse_one(int key, char *text, struct argp_state *state) {
         if (*end || end == text || !(a->temperature >= 0))
             argp_error(state, "expected a temperature of at least 0, found '%s'", text);
         break;
+    case KEY_FOLDER: a->folder = text; break;
     case KEY_CHECKPOINT: a->checkpoint = text; break;
     case KEY_COMPARE: a->compare = text; break;
     case KEY_NOISE:
@@ -113,6 +116,13 @@ static error_t parse_one(int key, char *text, struct argp_state *state) {
     default: return ARGP_ERR_UNKNOWN;
     }
     return 0;
+}
+
+/* Of a command without files. */
+static error_t parse_alone(int key, char *text, struct argp_state *state) {
+    if (key == ARGP_KEY_NO_ARGS) return 0;
+    if (key == ARGP_KEY_ARG) argp_error(state, "expected no file, found '%s'", text);
+    return parse_one(key, text, state);
 }
 
 static int rank_hint(void) {
@@ -147,7 +157,7 @@ static void parse_options(const struct command *command, int argc, char **argv, 
     struct argp_option taken[OPTIONS + 1] = {0};
     int count = 0;
     for (int i = 0; i < OPTIONS; ++i)
-        if (!options[i].set || command->options & options[i].set) taken[count++] = options[i].option;
+        if (options[i].set ? command->options & options[i].set : *command->files) taken[count++] = options[i].option;
     static char name[80]; /* argv keeps it */
     char doc[512];
     snprintf(doc, sizeof doc, "%s%s", command->about,
@@ -155,7 +165,8 @@ static void parse_options(const struct command *command, int argc, char **argv, 
     snprintf(name, sizeof name, "vqmoe %s", command->name);
     argv[0] = name;
     argp_err_exit_status = STATUS_CONFIG;
-    struct argp argp = {.options = taken, .parser = parse_one, .args_doc = command->files, .doc = doc};
+    struct argp argp = {
+        .options = taken, .parser = *command->files ? parse_one : parse_alone, .args_doc = command->files, .doc = doc};
     argp_parse(&argp, argc, argv, 0, NULL, arguments);
     if (arguments->n_files < 2 || strstr(command->files, "...")) return;
     fprintf(stderr, "%s: expected one file, found also '%s'\n", name, arguments->files[1]);
@@ -163,8 +174,14 @@ static void parse_options(const struct command *command, int argc, char **argv, 
 }
 
 static const struct command *parse(int argc, char **argv, struct arguments *arguments) {
-    *arguments = (struct arguments){
-        .split = "test", .prompt = "", .out = "step.h5", .tokens = 200, .seed = 1, .steps = 3, .temperature = 1};
+    *arguments = (struct arguments){.split = "test",
+                                    .prompt = "",
+                                    .out = "step.h5",
+                                    .folder = ".",
+                                    .tokens = 200,
+                                    .seed = 1,
+                                    .steps = 3,
+                                    .temperature = 1};
     for (const struct command *command = cli_commands; command->name; ++command) {
         int words = matches(command, argc, argv);
         if (!words) continue;

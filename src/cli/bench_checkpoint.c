@@ -18,6 +18,7 @@ struct bench {
     struct step *step;
     struct comm *world;
     struct text text;
+    struct snapshot *snapshot;     /* kept, as training does */
     char plain[1024], whole[1024]; /* files */
     char *buffer;                  /* what is written, and read into, by plain calls */
     int64_t writes, reads, first;  /* bytes of this rank; where its part of the plain file begins */
@@ -48,15 +49,15 @@ static enum status plain_write(struct bench *b) {
     return comm_agree(b->world, status);
 }
 
-/* As many bytes as resuming reads, from the beginning, again from there where the file is shorter. */
+/* As many bytes as resuming reads, each rank from its own part on, round the end of the file. */
 static enum status plain_read(struct bench *b) {
     int fd = open(b->plain, O_RDONLY | O_CLOEXEC);
-    int64_t size = fd < 0 ? 0 : lseek(fd, 0, SEEK_END), done = 0;
+    int64_t size = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
     bool good = size > 0;
-    for (int64_t part; good && done < b->reads; done += part) {
-        part = b->reads - done < size ? b->reads - done : size;
-        if (part > b->writes) part = b->writes; /* of the buffer */
-        good = move(fd, b->buffer, part, done % size + part <= size ? done % size : 0, false);
+    for (int64_t done = 0, part; good && done < b->reads; done += part) {
+        int64_t at = (b->first + done) % size, most = size - at < b->writes ? size - at : b->writes; /* of the buffer */
+        part = b->reads - done < most ? b->reads - done : most;
+        good = move(fd, b->buffer, part, at, false);
     }
     enum status status = good ? STATUS_OK : io_failed(b->plain, "read");
     if (fd >= 0) close(fd);
@@ -64,15 +65,13 @@ static enum status plain_read(struct bench *b) {
 }
 
 static enum status write_checkpoint(struct bench *b, double *snapshot_seconds) {
-    struct snapshot *snapshot = snapshot_new(b->world);
     struct progress progress = {0};
     double from = clock_seconds();
-    checkpoint_snapshot(snapshot, b->step, &(struct diagnostics){0}, &b->text, &progress);
-    b->writes = snapshot_bytes(snapshot);
+    snapshot_clear(b->snapshot);
+    checkpoint_snapshot(b->snapshot, b->step, &(struct diagnostics){0}, &b->text, &progress);
+    b->writes = snapshot_bytes(b->snapshot);
     *snapshot_seconds = clock_seconds() - from;
-    enum status status = snapshot_write(snapshot, b->whole);
-    snapshot_free(snapshot);
-    return status;
+    return snapshot_write(b->snapshot, b->whole);
 }
 
 static enum status read_checkpoint(struct bench *b) {
@@ -169,6 +168,7 @@ enum status bench_checkpoint(struct step *step, const char *folder) {
     for (int i = 0; i < b.text.vocabulary; ++i) b.text.byte_of[i] = (uint8_t)i;
     snprintf(b.plain, sizeof b.plain, "%s/bench-plain.tmp", folder);
     snprintf(b.whole, sizeof b.whole, "%s/bench-checkpoint.h5", folder);
+    b.snapshot = snapshot_new(b.world);
     enum status status = write_checkpoint(&b, &snapshot); /* also says how many bytes */
     if (!status) {
         int64_t *all = malloc((size_t)b.world->size * sizeof *all);
@@ -187,6 +187,7 @@ enum status bench_checkpoint(struct step *step, const char *folder) {
     if (!status) print(&b);
     if (b.world->rank == 0) unlink(b.plain);
     if (b.world->rank == 0) unlink(b.whole);
+    snapshot_free(b.snapshot);
     free(b.buffer);
     return status;
 }

@@ -23,6 +23,7 @@ struct arguments {
     const char *compare;         /* --compare RUN_A */
     bool routing;                /* --routing */
     const char *checkpoint;      /* --checkpoint FOLDER */
+    const char *folder;          /* --dir FOLDER */
     bool verify;                 /* --verify */
 };
 
@@ -39,12 +40,13 @@ enum option_set {
     TAKES_COMPARE = 1024,
     TAKES_ROUTING = 256,
     TAKES_VERIFY = 2048,
+    TAKES_FOLDER = 4096,
     TAKES_KEYS = 64, /* lists all configuration keys in its --help */
 };
 
 struct command {
     const char *name;  /* "debug step" has two words */
-    const char *files; /* what stands after the options: "CONFIG..." or "CHECKPOINT" */
+    const char *files; /* what stands after the options: "CONFIG..." or "CHECKPOINT", "" for nothing */
     const char *about;
     int options; /* of enum option_set */
     enum status (*run)(const struct arguments *arguments, struct comm *world);
@@ -74,6 +76,7 @@ enum status cli_generate(const struct arguments *arguments, struct comm *world);
 enum status cli_inspect(const struct arguments *arguments, struct comm *world);
 enum status cli_data(const struct arguments *arguments, struct comm *world);
 enum status cli_bench(const struct arguments *arguments, struct comm *world);
+enum status cli_doctor(const struct arguments *arguments, struct comm *world);
 enum status cli_debug_step(const struct arguments *arguments, struct comm *world);
 enum status cli_debug_routes(const struct arguments *arguments, struct comm *world);
 

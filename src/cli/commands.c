@@ -17,6 +17,8 @@ const struct command cli_commands[] = {
     {"data", "CONFIG...", "Describes the data of a configuration: files, alphabet, splits, streams.", 0, cli_data},
     {"bench", "CONFIG...", "Times training steps and their operations, on the CPU or a GPU, against measured rates.",
      TAKES_STEPS, cli_bench},
+    {"doctor", "", "Looks for what would keep a run from its best on these ranks, their nodes and a folder.",
+     TAKES_FOLDER, cli_doctor},
     {"debug step", "CONFIG...",
      "One training step into a step file: tokens, loss, logits and every gradient (docs/step-file.md).",
      TAKES_RESUME | TAKES_OUT, cli_debug_step},

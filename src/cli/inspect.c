@@ -62,8 +62,8 @@ static enum status inspect_checkpoint(const char *path) {
 static enum status verify(const char *path, struct comm *world) {
     struct archive *archive;
     int64_t bytes;
-    double start = clock_seconds();
     TRY(archive_open(&archive, path, world));
+    double start = clock_seconds();
     enum status status = archive_verify(archive, &bytes);
     double seconds = clock_seconds() - start;
     if (!status)

@@ -30,14 +30,18 @@ static enum status find_checkpoint(char path[CHECKPOINT_PATH], const char **from
                       status_fail(STATUS_CHECKPOINT, "%s: expected a run folder with checkpoints, found none", folder));
 }
 
+static bool is_auto(const struct arguments *arguments) {
+    return arguments->resume && !strcmp(arguments->resume, "auto");
+}
+
 static enum status train(const struct arguments *arguments, const struct config *config, struct comm *world) {
     char path[CHECKPOINT_PATH];
     const char *from = NULL;
     struct trainer trainer = {0};
-    bool anew = arguments->resume && !strcmp(arguments->resume, "auto");
+    bool anew = is_auto(arguments);
     TRY(environment_write(config, arguments, world));
     TRY(find_checkpoint(path, &from, arguments->resume, config, world));
-    enum status status = trainer_init(&trainer, config, world, from, arguments->init_from);
+    enum status status = trainer_init(&trainer, config, world, from, from ? NULL : arguments->init_from);
     if (!status) status = trainer_run(&trainer, anew, NULL);
     trainer_free(&trainer);
     return status;
@@ -46,7 +50,8 @@ static enum status train(const struct arguments *arguments, const struct config 
 enum status cli_train(const struct arguments *arguments, struct comm *world) {
     struct config config;
     struct run_folder folder = {0};
-    if (arguments->resume && arguments->init_from)
+    /* With `auto` a job may be started again by the line that it was begun with. */
+    if (arguments->resume && arguments->init_from && !is_auto(arguments))
         return comm_agree(world, status_fail(STATUS_CONFIG, "train: expected one of --resume (the run goes on) and "
                                                             "--init-from (a new run), found both"));
     control_catch_signals();

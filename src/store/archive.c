@@ -16,7 +16,11 @@
 #include "store/slabs.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "arrays are little endian");
-enum { PIECE = 1 << 20 /* bytes read at once */, BROADCAST = 1 << 30, MOST_SLABS = 1 << 26 };
+enum {
+    PIECE = 1 << 18 /* bytes read at once: so few that they are still in the cache when they are summed */,
+    BROADCAST = 1 << 30,
+    MOST_SLABS = 1 << 26
+};
 static const int64_t most_rest = 1 << 28; /* bytes that no array holds */
 
 struct archive {
@@ -63,9 +67,10 @@ static enum status read_at(const struct archive *a, void *to, int64_t bytes, int
 
 static enum status wrong_sum(const struct archive *a, const struct slab *slab, uint64_t found) {
     const char *name = slab->offset < 0 ? "attributes and description" : name_at(a, slab->offset);
-    return status_fail(STATUS_CHECKPOINT, "%s: %s: expected checksum %016llx of %lld bytes from %lld on, found %016llx",
-                       a->path, name, (unsigned long long)slab->sum, (long long)slab->bytes, (long long)slab->offset,
-                       (unsigned long long)found);
+    char place[40] = "";
+    if (slab->offset >= 0) snprintf(place, sizeof place, " from %lld on", (long long)slab->offset);
+    return status_fail(STATUS_CHECKPOINT, "%s: %s: expected checksum %016llx of %lld bytes%s, found %016llx", a->path,
+                       name, (unsigned long long)slab->sum, (long long)slab->bytes, place, (unsigned long long)found);
 }
 
 /* Bytes [from, to) of the file, as another type of floats or the same. */
@@ -142,8 +147,10 @@ static enum status read_table(struct archive *a) {
                            (long long)most_rest, (long long)bytes);
     int cause = slabs_sum_rest(a->fd, &a->contents, &rest);
     if (cause) return status_fail(STATUS_CHECKPOINT, "%s: cannot read: %s", a->path, strerror(cause));
-    if (a->rest.offset == rest.offset && a->rest.bytes == rest.bytes && a->rest.sum == rest.sum) return STATUS_OK;
-    return wrong_sum(a, &a->rest, rest.sum);
+    if (a->rest.offset != rest.offset || a->rest.bytes != rest.bytes)
+        return status_fail(STATUS_CHECKPOINT, "%s: " SLABS_NAME ": expected %lld bytes in the first row, found %lld",
+                           a->path, (long long)rest.bytes, (long long)a->rest.bytes);
+    return a->rest.sum == rest.sum ? STATUS_OK : wrong_sum(a, &a->rest, rest.sum);
 }
 
 static void broadcast(struct comm *comm, void *data, int64_t bytes) {

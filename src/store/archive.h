@@ -17,7 +17,7 @@ struct archive; /* opaque */
 enum status archive_open(struct archive **archive, const char *path, struct comm *comm);
 void archive_close(struct archive *archive); /* NULL is fine */
 const char *archive_path(const struct archive *archive);
-/* All that is in it; owned by the archive. */
+/* All that is in it, /checksums too; owned by the archive. */
 const struct h5_contents *archive_contents(const struct archive *archive);
 bool archive_has_checksums(const struct archive *archive);
 int64_t archive_slabs(const struct archive *archive); /* that have one */

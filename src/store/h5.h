@@ -34,7 +34,7 @@ struct h5_attribute {
 };
 
 struct h5_contents {
-    struct h5_array *arrays; /* owned, as attributes */
+    struct h5_array *arrays; /* owned, as attributes; by name, where it was read */
     int n_arrays;
     struct h5_attribute *attributes;
     int n_attributes;

@@ -13,19 +13,22 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "store/h5_private.h"
 
-enum { CPU_SECONDS = 60, SECONDS = 120, MOST_BYTES = 1 << 28 /* of an answer */ };
+enum { CPU_SECONDS = 30, SECONDS = 120, MOST_BYTES = 1 << 28 /* of an answer */ };
 static const rlim_t more_memory = (rlim_t)4 << 30; /* bytes, than the process has already */
 
 /* ---- The child ---- */
 
+/* The softer limit alone: its signals tell what it was. */
 static void limit(int resource, rlim_t most) {
     struct rlimit now;
     if (getrlimit(resource, &now)) return;
-    if (now.rlim_max != RLIM_INFINITY && now.rlim_max < most) most = now.rlim_max;
-    setrlimit(resource, &(struct rlimit){most, most});
+    if (now.rlim_cur != RLIM_INFINITY && now.rlim_cur < most) return;
+    now.rlim_cur = most;
+    setrlimit(resource, &now);
 }
 
 /* Address space in use: of a process on a GPU many times its memory. */
@@ -67,6 +70,7 @@ static void answer(int to, const char *path, pid_t parent) {
     struct h5_contents contents = {0};
     limit_all(parent);
     status_clear();
+    FAULT_POINT("archive.child");
     if (h5_walk(path, &contents)) {
         send_all(to, "E", 1);
         send_all(to, status_message(), strlen(status_message()));

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -16,7 +17,7 @@
 #include "store/slabs.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "arrays are little endian");
-enum { ALIGN = 64 }; /* bytes, of rows in memory */
+enum { ALIGN = 64 /* bytes, of rows in memory */, LARGE_PAGE = 1 << 21 };
 
 /* Rows that lie together. */
 struct rows {
@@ -57,7 +58,7 @@ void snapshot_free(struct snapshot *s) {
     comm_free(s->own);
     free(s->places);
     free(s->rows);
-    free(s->bytes);
+    if (s->bytes) munmap(s->bytes, (size_t)s->room);
     free(s);
 }
 
@@ -101,6 +102,18 @@ static struct h5_array *add_array(struct snapshot *s, const char *name, enum h5_
     return &contents->arrays[contents->n_arrays++];
 }
 
+/* From the kernel in large pages: a small page would cost as much as copying it. Moved without a copy. */
+static void widen_bytes(struct snapshot *s, int64_t bytes) {
+    if (bytes < s->room) return;
+    int64_t room = (bytes + bytes / 2 + LARGE_PAGE) / LARGE_PAGE * LARGE_PAGE;
+    void *memory = s->bytes ? mremap(s->bytes, (size_t)s->room, (size_t)room, MREMAP_MAYMOVE)
+                            : mmap(NULL, (size_t)room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) FATAL("out of memory: %lld bytes for a snapshot", (long long)room);
+    madvise(memory, (size_t)room, MADV_HUGEPAGE);
+    s->bytes = memory;
+    s->room = room;
+}
+
 void *snapshot_put(struct snapshot *s, const char *name, enum h5_type type, int rank, const int64_t *shape,
                    int64_t first, int64_t count) {
     widen_places(s);
@@ -114,7 +127,7 @@ void *snapshot_put(struct snapshot *s, const char *name, enum h5_type type, int 
     CHECK(!rank || !memcmp(array->shape, shape, (size_t)rank * sizeof *shape));
     CHECK(first + count <= (rank ? shape[0] : 1));
     int64_t bytes = count * h5_row_bytes(array), at = (s->used + ALIGN - 1) / ALIGN * ALIGN;
-    s->bytes = h5_grow(s->bytes, &s->room, at + bytes + 1, 1);
+    widen_bytes(s, at + bytes);
     s->used = at + bytes;
     s->held += bytes;
     if (bytes) {
@@ -214,6 +227,12 @@ static enum status lay_out(struct snapshot *s) {
     return cause ? STATUS_WRITE : STATUS_OK;
 }
 
+static enum status lay_out_or_nothing(struct snapshot *s) {
+    enum status status = lay_out(s);
+    if (status) unlink(s->temporary);
+    return status;
+}
+
 static void share_offsets(struct snapshot *s) {
     int n = s->contents.n_arrays;
     int64_t *offsets = malloc((size_t)n * sizeof *offsets);
@@ -230,12 +249,9 @@ enum status snapshot_begin(struct snapshot *s, const char *path) {
     snprintf(s->temporary, sizeof s->temporary, "%.*s.tmp", PATH_MAX - 5, path);
     s->error[0] = '\0';
     add_table(s);
-    enum status status = comm_agree(s->comm, s->comm->rank ? STATUS_OK : lay_out(s));
-    if (!status)
-        share_offsets(s);
-    else if (s->comm->rank == 0)
-        unlink(s->temporary);
-    return status;
+    TRY(comm_agree(s->comm, s->comm->rank ? STATUS_OK : lay_out_or_nothing(s)));
+    share_offsets(s);
+    return STATUS_OK;
 }
 
 /* ---- Fill: possibly in another thread, where status_fail is not for use ---- */
@@ -330,13 +346,10 @@ enum status snapshot_end(struct snapshot *s) {
     FAULT_POINT("checkpoint.end");
     enum status status = s->error[0] ? status_fail(STATUS_WRITE, "%s", s->error) : STATUS_OK;
     status = comm_agree(s->comm, status);
-    if (s->comm->rank == 0) {
-        if (status)
-            unlink(s->temporary);
-        else
-            status = publish(s);
-    }
-    return comm_agree(s->comm, status);
+    if (!status) return comm_agree(s->comm, s->comm->rank ? STATUS_OK : publish(s));
+    if (s->comm->rank == 0) unlink(s->temporary);
+    comm_barrier(s->comm); /* it is gone, for whoever asks */
+    return status;
 }
 
 enum status snapshot_write(struct snapshot *s, const char *path) {

@@ -20,7 +20,8 @@ void snapshot_clear(struct snapshot *snapshot);
 
 /* Rows [first, first + count) of axis 0 of the global array `name`: returns the place for them, row-major, that the
  * caller fills before the next call; never NULL. All ranks name the same arrays in the same order, those without rows
- * with count 0; the same name again, not necessarily next, adds rows. Each row is put by exactly one rank. */
+ * with count 0; the same name again, not necessarily next, adds rows. Each row is put by exactly one rank. "/checksums"
+ * is the file's own. */
 void *snapshot_put(struct snapshot *snapshot, const char *name, enum h5_type type, int rank, const int64_t *shape,
                    int64_t first, int64_t count);
 /* Attributes of the file: the same on all ranks. */
@@ -30,8 +31,8 @@ void snapshot_put_text(struct snapshot *snapshot, const char *name, const char *
 /* Of rows held here. */
 int64_t snapshot_bytes(const struct snapshot *snapshot);
 
-/* Collective. Rank 0 lays out `path`.tmp and takes the disk's space for all of it. STATUS_WRITE, on all ranks (one has
- * the message); nothing is left behind then. */
+/* Collective, once between two snapshot_clear. Rank 0 lays out `path`.tmp and takes the disk's space for all of it.
+ * STATUS_WRITE, on all ranks (one has the message); nothing is left behind then. */
 enum status snapshot_begin(struct snapshot *snapshot, const char *path);
 /* This rank's part, with the checksum of each slab. What fails is kept for snapshot_end. After a begin that succeeded,
  * once. */

@@ -27,7 +27,7 @@ static int count(const int64_t *cores) {
     return bits;
 }
 
-int threads_choose(struct comm *world, int64_t configured) {
+struct cores threads_cores(struct comm *world) {
     struct comm *node = comm_split_node(world);
     int64_t own[WORDS] = {0}, joint[WORDS] = {0}, *all = malloc((size_t)node->size * sizeof own);
     if (!all) FATAL("out of memory");
@@ -41,10 +41,16 @@ int threads_choose(struct comm *world, int64_t configured) {
     comm_allgather(node, all, own, WORDS);
     for (int rank = 0; rank < node->size; ++rank)
         for (int i = 0; i < WORDS; ++i) joint[i] |= all[rank * WORDS + i];
-    int share = count(joint) / node->size, most = count(own);
+    struct cores cores = {.own = count(own), .node = count(joint), .ranks = node->size};
     free(all);
     comm_free(node);
+    return cores;
+}
+
+int threads_choose(struct comm *world, int64_t configured) {
+    struct cores cores = threads_cores(world);
     if (configured) return (int)configured;
-    if (share > most) share = most;
+    int share = cores.node / cores.ranks;
+    if (share > cores.own) share = cores.own;
     return share > 0 ? share : 1;
 }

@@ -9,4 +9,11 @@
  * the world. */
 int threads_choose(struct comm *world, int64_t configured);
 
+/* Cores that this rank may run on, those of all ranks of its node, and how many ranks these are. Two hardware threads
+ * of a core count once. Collective over the world. */
+struct cores {
+    int own, node, ranks;
+};
+struct cores threads_cores(struct comm *world);
+
 #endif
