@@ -70,7 +70,7 @@ struct comm {
 struct comm *comm_self_new(void);
 /* Over MPI_COMM_WORLD, which must be initialised; MPI moves host memory only. Once at a time. A rank that waits for its
  * peers for longer than a limit ends the job with STATUS_PEER and says who did not come (watch.h); after comm_free of
- * the world the limit holds for what is left to do, MPI_Finalize. */
+ * the world, for which all meet, the limit holds for what is left to do, MPI_Finalize. */
 struct comm *comm_mpi_new(void);
 /* The limit of one wait; 600 s until it is set. */
 void comm_limit(double seconds);

@@ -142,6 +142,7 @@ static void mpi_free(struct comm *comm) {
     struct mpi_comm *own = (struct mpi_comm *)comm;
     bool is_world = comm->id == 0;
     watch_note(comm, is_world ? "the end" : "the end of a group", -1);
+    if (is_world) watch_meet(comm); /* nobody is late for MPI_Finalize */
     watch_enter();
     MPI(Comm_free(&own->mpi));
     if (is_world)

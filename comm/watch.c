@@ -134,6 +134,7 @@ static void *watch(void *nothing) {
         if (ending && seen > patience) _exit(ending);
         if (seen <= limit || ending) continue;
         say_blocked(seen);
+        usleep(300000 * (useconds_t)(own_rank % 8)); /* one after the other: launchers were seen to stumble */
         _exit(STATUS_PEER);
     }
     return nothing;
