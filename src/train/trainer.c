@@ -304,7 +304,7 @@ static void summary(const struct run *run) {
                  (long long)run->steps_all, (long long)tokens, run->seconds_all, (double)tokens / run->seconds_all,
                  t->step.stats.task, t->step.stats.task / M_LN2);
     if (run->saver.count)
-        log_info("%lld checkpoints, the last with %.1f MB from this rank; training stood still %.2f s for them",
+        log_info("%lld checkpoints, the last with %.1f MB of this rank; training stood still %.3f s for all of them",
                  (long long)run->saver.count, 1e-6 * (double)run->saver.bytes, run->saver.stall);
     if (isfinite(t->progress.best_valid))
         log_info("best valid loss %.4f nats (%.4f bpc): %s/checkpoints/best.h5", t->progress.best_valid,
@@ -335,9 +335,9 @@ enum status trainer_run(struct trainer *t, bool anew, struct observer *observer)
     heartbeat_start(config->run.dir, t->world->rank);
     enum status status = run_steps(&run, observer);
     heartbeat_end(!status && !run.stop);
-    slow_free(&run.slow);
-    saver_free(&run.saver);
     metrics_close(&run.metrics);
     if (!status) summary(&run);
+    slow_free(&run.slow);
+    saver_free(&run.saver);
     return !status && run.stop ? STATUS_REQUEUE : status;
 }
