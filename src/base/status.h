@@ -6,7 +6,7 @@
 /* Also the exit codes of the program. */
 enum status {
     STATUS_OK = 0,
-    STATUS_INTERNAL = 1,   /* a bug, or memory that cannot be had */
+    STATUS_INTERNAL = 1,   /* a bug, or what the system does not give: memory, a process, a file's bytes */
     STATUS_CONFIG = 2,     /* command line or configuration */
     STATUS_DATA = 3,       /* data missing, too short, malformed */
     STATUS_CHECKPOINT = 4, /* checkpoint missing, foreign, damaged, of another shape */

@@ -21,6 +21,7 @@ struct bench {
     struct snapshot *snapshot;     /* kept, as training does */
     char plain[1024], whole[1024]; /* files */
     char *buffer;                  /* what is written, and read into, by plain calls */
+    int64_t room;                  /* bytes of the buffer */
     int64_t writes, reads, first;  /* bytes of this rank; where its part of the plain file begins */
     double seconds[TIMES][ROUNDS];
 };
@@ -55,7 +56,7 @@ static enum status plain_read(struct bench *b) {
     int64_t size = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
     bool good = size > 0;
     for (int64_t done = 0, part; good && done < b->reads; done += part) {
-        int64_t at = (b->first + done) % size, most = size - at < b->writes ? size - at : b->writes; /* of the buffer */
+        int64_t at = (b->first + done) % size, most = size - at < b->room ? size - at : b->room;
         part = b->reads - done < most ? b->reads - done : most;
         good = move(fd, b->buffer, part, at, false);
     }
@@ -172,9 +173,10 @@ enum status bench_checkpoint(struct step *step, const char *folder) {
     enum status status = write_checkpoint(&b, &snapshot); /* also says how many bytes */
     if (!status) {
         int64_t *all = malloc((size_t)b.world->size * sizeof *all);
-        b.buffer = malloc((size_t)b.writes + 1);
+        b.room = b.writes > 1 << 20 ? b.writes : 1 << 20;
+        b.buffer = malloc((size_t)b.room);
         if (!all || !b.buffer) FATAL("out of memory");
-        memset(b.buffer, 42, (size_t)b.writes + 1);
+        memset(b.buffer, 42, (size_t)b.room);
         comm_allgather(b.world, all, &b.writes, 1);
         for (int r = 0; r < b.world->rank; ++r) b.first += all[r];
         free(all);

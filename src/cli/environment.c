@@ -34,12 +34,23 @@ static void print_hosts(FILE *file, const char *hosts, int ranks) {
     fputc('\n', file);
 }
 
+/* The folder may be for everyone to read. */
+static bool is_secret(const char *variable) {
+    static const char *const words[] = {"TOKEN", "KEY", "SECRET", "PASS", "JWT", "CREDENTIAL"};
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(variable, "="), variable);
+    for (size_t i = 0; i < sizeof words / sizeof *words; ++i)
+        if (strstr(name, words[i])) return true;
+    return false;
+}
+
 static void print_variables(FILE *file) {
     static const char *const prefixes[] = {"OMPI_MCA_", "PMIX_MCA_", "SLURM_", "NCCL_",
                                            "CUDA_",     "OMP_",      "UCX_",   "VQMOE_"};
     for (char **variable = environ; *variable; ++variable)
         for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; ++i)
-            if (!strncmp(*variable, prefixes[i], strlen(prefixes[i]))) fprintf(file, "  %s\n", *variable);
+            if (!strncmp(*variable, prefixes[i], strlen(prefixes[i])) && !is_secret(*variable))
+                fprintf(file, "  %s\n", *variable);
 }
 
 static void print_all(FILE *file, const struct arguments *arguments, const char *hosts, int ranks) {

@@ -1,6 +1,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/log.h"
 #include "cli/cli.h"
 #include "cli/environment.h"
 #include "train/checkpoints.h"
@@ -34,15 +35,22 @@ static bool is_auto(const struct arguments *arguments) {
     return arguments->resume && !strcmp(arguments->resume, "auto");
 }
 
+/* Asked to stop before there is anything to save. */
+static enum status go_on(struct comm *world) {
+    if (!control_is_asked(world)) return STATUS_OK;
+    log_info("asked to stop before the first step: nothing to save");
+    return STATUS_REQUEUE;
+}
+
 static enum status train(const struct arguments *arguments, const struct config *config, struct comm *world) {
     char path[CHECKPOINT_PATH];
     const char *from = NULL;
     struct trainer trainer = {0};
-    bool anew = is_auto(arguments);
     TRY(environment_write(config, arguments, world));
     TRY(find_checkpoint(path, &from, arguments->resume, config, world));
+    TRY(go_on(world));
     enum status status = trainer_init(&trainer, config, world, from, from ? NULL : arguments->init_from);
-    if (!status) status = trainer_run(&trainer, anew, NULL);
+    if (!status) status = trainer_run(&trainer, is_auto(arguments), NULL);
     trainer_free(&trainer);
     return status;
 }

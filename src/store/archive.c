@@ -56,8 +56,8 @@ static enum status read_at(const struct archive *a, void *to, int64_t bytes, int
         ssize_t got = pread(a->fd, to, (size_t)bytes, offset);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0)
-            return status_fail(STATUS_CHECKPOINT, "%s: %s: cannot read: %s", a->path, name_at(a, offset),
-                               got < 0 ? strerror(errno) : "the file has become shorter");
+            return status_fail(got < 0 ? STATUS_INTERNAL : STATUS_CHECKPOINT, "%s: %s: cannot read: %s", a->path,
+                               name_at(a, offset), got < 0 ? strerror(errno) : "the file has become shorter");
         to = (char *)to + got;
         bytes -= got;
         offset += got;
@@ -146,7 +146,9 @@ static enum status read_table(struct archive *a) {
         return status_fail(STATUS_CHECKPOINT, "%s: expected at most %lld bytes beside the arrays, found %lld", a->path,
                            (long long)most_rest, (long long)bytes);
     int cause = slabs_sum_rest(a->fd, &a->contents, &rest);
-    if (cause) return status_fail(STATUS_CHECKPOINT, "%s: cannot read: %s", a->path, strerror(cause));
+    if (cause)
+        return status_fail(cause == ENODATA ? STATUS_CHECKPOINT : STATUS_INTERNAL, "%s: cannot read: %s", a->path,
+                           strerror(cause));
     if (a->rest.offset != rest.offset || a->rest.bytes != rest.bytes)
         return status_fail(STATUS_CHECKPOINT, "%s: " SLABS_NAME ": expected %lld bytes in the first row, found %lld",
                            a->path, (long long)rest.bytes, (long long)a->rest.bytes);
@@ -183,8 +185,7 @@ static enum status open_here(struct archive *a) {
     struct stat info;
     if (a->fd < 0) a->fd = open(a->path, O_RDONLY | O_CLOEXEC);
     if (a->fd < 0 || fstat(a->fd, &info))
-        return status_fail(STATUS_CHECKPOINT, "%s: cannot open on rank %d: %s", a->path, a->comm->rank,
-                           strerror(errno));
+        return status_fail(STATUS_INTERNAL, "%s: cannot open on rank %d: %s", a->path, a->comm->rank, strerror(errno));
     if (info.st_size == a->contents.bytes) return STATUS_OK;
     return status_fail(STATUS_CHECKPOINT, "%s: expected %lld bytes, found %lld on rank %d", a->path,
                        (long long)a->contents.bytes, (long long)info.st_size, a->comm->rank);

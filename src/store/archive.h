@@ -13,7 +13,8 @@
 
 struct archive; /* opaque */
 
-/* comm: as in snapshot_new. STATUS_CHECKPOINT. */
+/* comm: as in snapshot_new. Here and wherever the file is read: STATUS_CHECKPOINT where it is not what it should be;
+ * STATUS_INTERNAL where the system does not let it be read. */
 enum status archive_open(struct archive **archive, const char *path, struct comm *comm);
 void archive_close(struct archive *archive); /* NULL is fine */
 const char *archive_path(const struct archive *archive);

@@ -50,7 +50,9 @@ enum status h5_create(const char *path, struct h5_contents *contents);
  * so that what crashes the library becomes a message. Only what h5_create writes is taken: hard links, contiguous
  * arrays of the three types without filters and external storage, inside the file, none over another. Texts of fixed
  * and variable length both; other attributes (of arrays and groups too) are left. On failure contents is empty.
- * STATUS_CHECKPOINT: missing, not HDF5, damaged, truncated, hostile: says which object and what was found. */
+ * STATUS_CHECKPOINT: missing, not HDF5, damaged, truncated, hostile: says which object and what was found.
+ * STATUS_INTERNAL: the system does not let it be read (permission, no process, a disk's error): nothing is known of it.
+ */
 enum status h5_read_contents(const char *path, struct h5_contents *contents);
 
 void h5_contents_free(struct h5_contents *contents);

@@ -143,6 +143,11 @@ static enum status take(const char *path, struct answer *answer, const char *how
     return status_fail(STATUS_CHECKPOINT, "%s: expected an HDF5 file of arrays, found %s", path, found);
 }
 
+/* The system's fault, not the file's. */
+static enum status cannot_read(const char *path) {
+    return status_fail(STATUS_INTERNAL, "%s: cannot read: %s", path, strerror(errno));
+}
+
 /* What HDF5 would say less clearly, or wait for. */
 static enum status check_file(const char *path) {
     static const char signature[8] = {'\x89', 'H', 'D', 'F', '\r', '\n', '\x1a', '\n'};
@@ -150,17 +155,21 @@ static enum status check_file(const char *path) {
     char begin[8] = "";
     const char *found = NULL;
     int fd = -1;
-    if (stat(path, &info) != 0)
+    bool there = stat(path, &info) == 0;
+    if (!there && errno != ENOENT && errno != ENOTDIR) return cannot_read(path);
+    if (!there)
         found = strerror(errno);
     else if (!S_ISREG(info.st_mode))
         found = S_ISDIR(info.st_mode) ? "a folder" : "a device or a pipe";
     else if (info.st_size == 0)
         found = "an empty file";
     else if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
-        found = strerror(errno);
-    else if (pread(fd, begin, sizeof begin, 0) < 0)
-        found = strerror(errno);
-    else if (memcmp(begin, signature, sizeof begin) != 0)
+        return cannot_read(path);
+    else if (pread(fd, begin, sizeof begin, 0) < 0) {
+        enum status status = cannot_read(path);
+        close(fd);
+        return status;
+    } else if (memcmp(begin, signature, sizeof begin) != 0)
         found = "a file of another kind";
     if (fd >= 0) close(fd);
     return found ? status_fail(STATUS_CHECKPOINT, "%s: expected an HDF5 file, found: %s", path, found) : STATUS_OK;
@@ -173,7 +182,7 @@ enum status h5_read_contents(const char *path, struct h5_contents *contents) {
     *contents = (struct h5_contents){0};
     TRY(check_file(path));
     if (pipe2(ends, O_CLOEXEC))
-        return status_fail(STATUS_CHECKPOINT, "%s: cannot open a pipe: %s", path, strerror(errno));
+        return status_fail(STATUS_INTERNAL, "%s: cannot open a pipe: %s", path, strerror(errno));
     pid_t parent = getpid(), child = fork();
     if (child == 0) {
         close(ends[0]);
@@ -183,7 +192,7 @@ enum status h5_read_contents(const char *path, struct h5_contents *contents) {
     close(ends[1]);
     enum status status = STATUS_OK;
     if (child < 0) {
-        status = status_fail(STATUS_CHECKPOINT, "%s: cannot start a process to read it: %s", path, strerror(cause));
+        status = status_fail(STATUS_INTERNAL, "%s: cannot start a process to read it: %s", path, strerror(cause));
     } else {
         bool in_time = receive(ends[0], &got);
         close(ends[0]);

@@ -32,7 +32,7 @@ static int sum_stretch(int fd, int64_t from, int64_t to, XXH3_state_t *state) {
         int64_t want = to - from < (int64_t)sizeof piece ? to - from : (int64_t)sizeof piece;
         ssize_t got = pread(fd, piece, (size_t)want, from);
         if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return got < 0 ? errno : EIO;
+        if (got <= 0) return got < 0 ? errno : ENODATA;
         XXH3_64bits_update(state, piece, (size_t)got);
         from += got;
     }

@@ -11,6 +11,7 @@
 #include <xxhash.h>
 
 #include "base/fault.h"
+#include "base/files.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "store/h5_private.h"
@@ -223,6 +224,8 @@ static enum status lay_out(struct snapshot *s) {
         status_fail(STATUS_WRITE, "%s: cannot take %lld bytes: %s", s->temporary, (long long)bytes, strerror(cause));
     else if ((cause = slabs_sum_rest(fd, &s->contents, &s->rest)))
         status_fail(STATUS_WRITE, "%s: cannot read back: %s", s->temporary, strerror(cause));
+    /* A client of a network file system writes whole pages that it knows; of this file other nodes write parts. */
+    if (!cause && fsync(fd) == 0) posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
     if (fd >= 0) close(fd);
     return cause ? STATUS_WRITE : STATUS_OK;
 }
@@ -318,18 +321,6 @@ void snapshot_fill(struct snapshot *s) {
 
 /* ---- End ---- */
 
-static enum status sync_folder(const char *path) {
-    char folder[PATH_MAX];
-    snprintf(folder, sizeof folder, "%s", path);
-    char *slash = strrchr(folder, '/');
-    if (slash) slash[slash == folder] = '\0';
-    int fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    bool good = fd >= 0 && (fsync(fd) == 0 || errno == EINVAL); /* EINVAL: a file system that has nothing to sync */
-    int cause = errno;
-    if (fd >= 0) close(fd);
-    return good ? STATUS_OK : status_fail(STATUS_WRITE, "%s: cannot sync the folder: %s", folder, strerror(cause));
-}
-
 /* Of rank 0. */
 static enum status publish(const struct snapshot *s) {
     FAULT_POINT("checkpoint.rename");
@@ -339,7 +330,8 @@ static enum status publish(const struct snapshot *s) {
         return STATUS_WRITE;
     }
     FAULT_POINT("checkpoint.folder");
-    return sync_folder(s->path);
+    if (files_sync_entry(s->path)) return STATUS_OK;
+    return status_fail(STATUS_WRITE, "%s: cannot sync its folder: %s", s->path, strerror(errno));
 }
 
 enum status snapshot_end(struct snapshot *s) {

@@ -37,7 +37,8 @@ enum status snapshot_begin(struct snapshot *snapshot, const char *path);
 /* This rank's part, with the checksum of each slab. What fails is kept for snapshot_end. After a begin that succeeded,
  * once. */
 void snapshot_fill(struct snapshot *snapshot);
-/* Collective, after every rank's fill. STATUS_WRITE, the temporary file removed, `path` as it was. */
+/* Collective, after every rank's fill. STATUS_WRITE: the temporary file removed and `path` as it was, or, where only
+ * the folder could not be synced, new. */
 enum status snapshot_end(struct snapshot *snapshot);
 
 /* All three. */

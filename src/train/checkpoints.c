@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/files.h"
 #include "base/log.h"
 #include "store/archive.h"
 
@@ -37,35 +38,34 @@ static int descending(const void *a, const void *b) {
     return (x < y) - (x > y);
 }
 
-static int64_t list(const char *folder, const char *ending, int64_t **steps) {
+/* Steps of those names, descending, in *steps (the caller frees it), how many in *count: none where there is no such
+ * folder. */
+static enum status list(const char *folder, const char *ending, int64_t **steps, int64_t *count) {
     char path[CHECKPOINT_PATH];
-    int64_t count = 0;
-    snprintf(path, sizeof path, "%s/checkpoints", folder);
+    struct dirent *entry;
     *steps = NULL;
+    *count = 0;
+    snprintf(path, sizeof path, "%s/checkpoints", folder);
+    errno = 0;
     DIR *dir = opendir(path);
-    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+    while (dir && (errno = 0, entry = readdir(dir))) {
         int64_t step = step_of(entry->d_name, ending);
         if (step < 0) continue;
-        *steps = realloc(*steps, (size_t)(count + 1) * sizeof **steps);
+        *steps = realloc(*steps, (size_t)(*count + 1) * sizeof **steps);
         if (!*steps) FATAL("out of memory");
-        (*steps)[count++] = step;
+        (*steps)[(*count)++] = step;
     }
+    int cause = errno;
     if (dir) closedir(dir);
-    if (count) qsort(*steps, (size_t)count, sizeof **steps, descending);
-    return count;
+    if (*count) qsort(*steps, (size_t)*count, sizeof **steps, descending);
+    if (!cause || (!dir && cause == ENOENT)) return STATUS_OK;
+    free(*steps);
+    *steps = NULL;
+    *count = 0;
+    return status_fail(STATUS_INTERNAL, "%s: cannot read: %s", path, strerror(cause));
 }
-
-int64_t checkpoints_list(const char *folder, int64_t **steps) { return list(folder, "", steps); }
 
 /* ---- Links ---- */
-
-/* Where it leads to; -1: nowhere, or it is no link of ours. */
-static int64_t link_target(const char *folder, const char *link_name) {
-    char path[CHECKPOINT_PATH], target[NAME] = "";
-    snprintf(path, sizeof path, "%s/checkpoints/%s", folder, link_name);
-    ssize_t length = readlink(path, target, sizeof target - 1);
-    return length > 0 ? step_of(target, "") : -1;
-}
 
 /* Step -1: it goes away. What is no link is somebody else's. */
 static void set_link(const char *folder, const char *link_name, int64_t step) {
@@ -87,53 +87,72 @@ static void set_link(const char *folder, const char *link_name, int64_t step) {
         log_warning("%s: cannot link it to %s: %s", path, target, strerror(errno));
 }
 
-void checkpoints_written(const char *folder, int64_t step, bool best, int64_t keep) {
-    int64_t *steps, count = checkpoints_list(folder, &steps);
-    set_link(folder, "last.h5", step);
-    if (best) set_link(folder, "best.h5", step);
-    int64_t kept = link_target(folder, "best.h5");
+static void link_all(const char *folder, const int64_t *steps, int64_t count, int64_t step, int64_t best_step) {
+    int64_t newest = -1, best = -1;
+    for (int64_t i = count - 1; i >= 0; --i) {
+        if (steps[i] <= step) newest = steps[i];
+        if (steps[i] == best_step && best_step <= step) best = best_step;
+    }
+    set_link(folder, "last.h5", newest);
+    set_link(folder, "best.h5", best);
+}
+
+/* Where the folder cannot be read nothing is changed. */
+static bool list_or_warn(const char *folder, int64_t **steps, int64_t *count) {
+    if (!list(folder, "", steps, count)) return true;
+    log_warning("%s", status_message());
+    status_clear();
+    return false;
+}
+
+void checkpoints_link(const char *folder, int64_t step, int64_t best_step) {
+    int64_t *steps, count;
+    if (list_or_warn(folder, &steps, &count)) link_all(folder, steps, count, step, best_step);
+    free(steps);
+}
+
+void checkpoints_written(const char *folder, int64_t step, int64_t best_step, int64_t keep) {
+    char path[CHECKPOINT_PATH];
+    int64_t *steps, count;
+    if (list_or_warn(folder, &steps, &count)) link_all(folder, steps, count, step, best_step);
     for (int64_t i = keep; keep && i < count; ++i) {
-        char path[CHECKPOINT_PATH];
         checkpoints_path(path, folder, steps[i]);
-        if (steps[i] != kept && unlink(path)) log_warning("%s: cannot remove: %s", path, strerror(errno));
+        if (steps[i] != best_step && unlink(path)) log_warning("%s: cannot remove: %s", path, strerror(errno));
     }
     free(steps);
 }
 
-static void remove_half_written(const char *folder) {
+static enum status remove_half_written(const char *folder) {
     char path[CHECKPOINT_PATH], half[CHECKPOINT_PATH + 8];
-    int64_t *steps, count = list(folder, ".tmp", &steps);
+    int64_t *steps, count;
+    TRY(list(folder, ".tmp", &steps, &count));
     for (int64_t i = 0; i < count; ++i) {
         checkpoints_path(path, folder, steps[i]);
         snprintf(half, sizeof half, "%s.tmp", path);
         unlink(half);
     }
     free(steps);
+    return STATUS_OK;
 }
 
-static void put_aside(const char *folder, int64_t step, int64_t now) {
-    char path[CHECKPOINT_PATH], away[CHECKPOINT_PATH + 16];
+static enum status put_aside(const char *folder, int64_t step, int64_t now) {
+    char path[CHECKPOINT_PATH], away[CHECKPOINT_PATH + 32];
     checkpoints_path(path, folder, step);
     snprintf(away, sizeof away, "%s.superseded", path);
-    if (rename(path, away))
-        log_warning("%s: cannot rename: %s", path, strerror(errno));
-    else
-        log_warning("%s: the run goes on after step %" PRId64 ": kept as %s", path, now, away);
+    for (int n = 2; access(away, F_OK) == 0; ++n) snprintf(away, sizeof away, "%s.superseded.%d", path, n);
+    if (!files_replace(path, away)) return status_fail(STATUS_WRITE, "%s: cannot rename: %s", path, strerror(errno));
+    log_warning("%s: the run goes on after step %" PRId64 ": kept as %s", path, now, away);
+    return STATUS_OK;
 }
 
-void checkpoints_go_on(const char *folder, int64_t step, int64_t best_step) {
-    int64_t *steps, count = checkpoints_list(folder, &steps), newest = -1, best = -1;
-    remove_half_written(folder);
-    for (int64_t i = 0; i < count; ++i) {
-        if (steps[i] > step)
-            put_aside(folder, steps[i], step);
-        else if (newest < 0)
-            newest = steps[i];
-        if (steps[i] == best_step && best_step <= step) best = best_step;
-    }
+enum status checkpoints_put_aside(const char *folder, int64_t step) {
+    int64_t *steps, count;
+    TRY(remove_half_written(folder));
+    TRY(list(folder, "", &steps, &count));
+    enum status status = STATUS_OK;
+    for (int64_t i = 0; i < count && steps[i] > step && !status; ++i) status = put_aside(folder, steps[i], step);
     free(steps);
-    set_link(folder, "last.h5", newest);
-    set_link(folder, "best.h5", best);
+    return status;
 }
 
 /* ---- Which one to go on from ---- */
@@ -148,23 +167,24 @@ static enum status is_whole(const char *path, struct comm *world) {
 }
 
 enum status checkpoints_newest(char path[CHECKPOINT_PATH], bool *found, const char *folder, struct comm *world) {
-    int64_t *steps = NULL, count = world->rank ? 0 : checkpoints_list(folder, &steps);
-    enum status status = STATUS_OK;
-    comm_broadcast(world, &count, sizeof count, 0);
+    int64_t *steps = NULL, count = 0;
     *found = false;
+    enum status status = comm_agree(world, world->rank ? STATUS_OK : list(folder, "", &steps, &count));
+    if (status) return status;
+    comm_broadcast(world, &count, sizeof count, 0);
     for (int64_t i = 0; i < count && !*found; ++i) {
         int64_t step = steps ? steps[i] : 0;
         comm_broadcast(world, &step, sizeof step, 0);
         checkpoints_path(path, folder, step);
         status = is_whole(path, world);
+        if (status && status != STATUS_CHECKPOINT) break;
         *found = status == STATUS_OK;
-        if (status && status_message()[0]) log_warning_here("not taken: %s", status_message());
+        if (status_message()[0]) log_warning_here("not taken: %s", status_message());
         status_clear();
     }
     free(steps);
-    if (!count || *found) return STATUS_OK;
-    status = STATUS_CHECKPOINT;
-    if (!world->rank)
-        status_fail(status, "%s/checkpoints: expected a whole checkpoint among %" PRId64 ", found none", folder, count);
-    return status;
+    if (!count || *found || status != STATUS_CHECKPOINT) return status;
+    return comm_agree(world,
+                      status_fail(status, "%s/checkpoints: expected a whole checkpoint among %" PRId64 ", found none",
+                                  folder, count));
 }

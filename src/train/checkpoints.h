@@ -4,6 +4,7 @@
 #define VQMOE_CHECKPOINTS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "comm/comm.h"
 
@@ -14,21 +15,21 @@ void checkpoints_path(char path[CHECKPOINT_PATH], const char *folder, int64_t st
 
 /* ---- On one rank ---- */
 
-/* Steps of those that are there, descending, in *steps (the caller frees it); returns how many, 0 where there is no
- * such folder. */
-int64_t checkpoints_list(const char *folder, int64_t **steps);
-/* After step's was written: last.h5, and where it is the best so far best.h5, lead to it; all but the `keep` newest (0:
- * all) and the best are removed. A file system without links is warned of. */
-void checkpoints_written(const char *folder, int64_t step, bool best, int64_t keep);
+/* After step's was written: links are set right, all but the `keep` newest (0: all) and the best are removed. What
+ * cannot be done is warned of. best_step: of the best so far, 0: none. */
+void checkpoints_written(const char *folder, int64_t step, int64_t best_step, int64_t keep);
+/* last.h5 leads to the newest up to `step`, best.h5 to the best so far: a run may have been lost between a checkpoint's
+ * name and its links. A file system without links is warned of. */
+void checkpoints_link(const char *folder, int64_t step, int64_t best_step);
 /* A run goes on after `step`: what stands for later steps is of a future that does not come, or damaged. It gets the
- * ending .superseded, said in a warning each. Half-written files are removed, and the links set right: a run may have
- * been lost between a checkpoint's name and its links. best_step: of the best so far. */
-void checkpoints_go_on(const char *folder, int64_t step, int64_t best_step);
+ * ending .superseded (or .superseded.2, ...), said in a warning each; half-written files are removed. STATUS_WRITE. */
+enum status checkpoints_put_aside(const char *folder, int64_t step);
 
 /* ---- Collective ---- */
 
 /* Path of the newest checkpoint of which every checksum fits; those that do not are warned of. *found false and
- * STATUS_OK where there are none at all, STATUS_CHECKPOINT where none is whole. */
+ * STATUS_OK where there are none at all, STATUS_CHECKPOINT where none is whole, STATUS_INTERNAL where one cannot be
+ * read: it may be whole. */
 enum status checkpoints_newest(char path[CHECKPOINT_PATH], bool *found, const char *folder, struct comm *world);
 
 #endif

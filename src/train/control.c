@@ -28,6 +28,12 @@ void control_catch_signals(void) {
     for (int i = 0; i < 3; ++i) sigaction(numbers[i], &action, NULL);
 }
 
+bool control_is_asked(struct comm *world) {
+    int64_t any = asked;
+    comm_allreduce(world, &any, 1, COMM_INT64, COMM_MAX);
+    return any != 0;
+}
+
 void control_start(struct control *control, const struct config *config) {
     *control = (struct control){config, clock_seconds(), clock_seconds()};
 }

@@ -9,6 +9,9 @@
  * signal, a second or more after the first (launchers may send one twice), ends the process at once. */
 void control_catch_signals(void);
 
+/* Collective, for moments at which there is nothing to save: whether any rank was asked. */
+bool control_is_asked(struct comm *world);
+
 struct control {
     const struct config *config;
     double started, saved; /* clock_seconds */

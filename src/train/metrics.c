@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/files.h"
 #include "base/log.h"
 #include "train/diagnostics.h"
 
@@ -28,13 +29,18 @@ static bool cut_back(const char *path, const char *prefix, int64_t step) {
     }
     free(line);
     fclose(old);
+    if (cut) good = fflush(cut) == 0 && fsync(fileno(cut)) == 0 && good;
     if (cut) good = fclose(cut) == 0 && good;
-    return good && rename(beside, path) == 0;
+    return good && files_replace(beside, path);
 }
 
 static enum status open_lines(FILE **file, const char *path, const char *prefix, int64_t step) {
     bool good = step == 0 || cut_back(path, prefix, step);
     if (good) *file = fopen(path, step ? "a" : "w");
+    if (*file && !files_sync_entry(path)) {
+        fclose(*file);
+        *file = NULL;
+    }
     return *file ? STATUS_OK : status_fail(STATUS_WRITE, "%s: cannot write: %s", path, strerror(errno));
 }
 

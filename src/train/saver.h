@@ -14,28 +14,31 @@ struct saver {
     struct comm *world;
     struct snapshot *snapshot;
     pthread_t thread;
-    bool in_flight, best; /* of the one in flight */
-    int64_t step;
-    double began;       /* clock_seconds */
-    atomic_bool filled; /* this rank's part is on disk */
-    struct progress last;
-    bool any; /* `last` was handed to saver_save */
+    bool in_flight;
+    double began;         /* clock_seconds, of the one in flight */
+    atomic_bool filled;   /* this rank's part is on disk */
+    struct progress last; /* what it holds, or the last one held */
+    bool any;             /* there was one */
     /* So far: checkpoints on disk, bytes this rank wrote, seconds that training stood still for them. */
     int64_t count, bytes;
     double stall;
 };
 
-void saver_init(struct saver *saver, const struct config *config, struct comm *world);
+/* Takes the memory for snapshots, as that of a first one, now rather than hours later. Collective over the world. */
+void saver_init(struct saver *saver, struct step *step, struct diagnostics *diagnostics, const struct text *text);
+/* The state of `progress` stands in run.dir already. */
+void saver_has(struct saver *saver, const struct progress *progress);
 void saver_free(struct saver *saver); /* not with one in flight; a zeroed one is fine */
 
 /* Collective, as what follows. Takes the snapshot and begins to write it to the run folder, in a thread where
- * checkpoint.async says so; else it is on disk on return. A state that was saved already is not saved again. best: it
- * is the best so far. STATUS_WRITE, of the one before too. */
+ * checkpoint.async says so; else it is on disk on return. A state that was saved already is not saved again.
+ * STATUS_WRITE, of the one before too. */
 enum status saver_save(struct saver *saver, struct step *step, struct diagnostics *diagnostics, const struct text *text,
-                       const struct progress *progress, bool best);
+                       const struct progress *progress);
 /* This rank alone: whether its part of the one in flight is still being written. */
 bool saver_is_writing(const struct saver *saver);
-/* Waits for the one in flight, if any, and gives it its name. STATUS_WRITE. */
+/* Waits for the one in flight, if any, and gives it its name. STATUS_WRITE; a disk that takes longer than
+ * parallel.timeout_s ends the job with that code. */
 enum status saver_finish(struct saver *saver);
 
 #endif

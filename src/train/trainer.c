@@ -3,11 +3,13 @@
 #include <math.h>
 #include <omp.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/block.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/phase.h"
+#include "train/checkpoints.h"
 #include "train/control.h"
 #include "train/evaluate.h"
 #include "train/heartbeat.h"
@@ -41,7 +43,7 @@ static enum status resume_from(struct trainer *t, const char *path) {
 
 enum status trainer_init(struct trainer *t, const struct config *config, struct comm *world, const char *resume,
                          const char *init_from) {
-    *t = (struct trainer){.config = config, .world = world, .progress = {.best_valid = INFINITY}};
+    *t = (struct trainer){.config = config, .world = world, .progress = {.best_valid = INFINITY}, .resumed = resume};
     enum status status = comm_agree(world, open_data(t));
     if (status) return status;
     status = lm_init(&t->lm, config, t->text.vocabulary, world, true);
@@ -116,14 +118,14 @@ static enum status check_finite(const struct trainer *t) {
     return STATUS_OK;
 }
 
-static enum status save(struct run *run, bool best) {
+static enum status save(struct run *run) {
     struct trainer *t = run->t;
     phase_enter(PHASE_CHECKPOINT);
     enum status status = check_finite(t);
     if (!status) status = metrics_sync(&run->metrics); /* a run that goes on from here has the lines up to here */
     if ((status = comm_agree(t->world, status))) return status;
     control_saved(&run->control);
-    return saver_save(&run->saver, &t->step, &t->diagnostics, &t->text, &t->progress, best);
+    return saver_save(&run->saver, &t->step, &t->diagnostics, &t->text, &t->progress);
 }
 
 /* *best: it is the lowest loss so far. Asked to stop meanwhile, it leaves the validation for the run that goes on. */
@@ -281,7 +283,7 @@ static enum status between_steps(struct run *run, bool trained) {
         TRY(validate(run, &best));
     if (best || end || run->stop || verdict.save ||
         (trained && config->checkpoint.every_steps && step % config->checkpoint.every_steps == 0))
-        return save(run, best);
+        return save(run);
     return STATUS_OK;
 }
 
@@ -306,9 +308,13 @@ static void summary(const struct run *run) {
     if (run->saver.count)
         log_info("%lld checkpoints, the last with %.1f MB of this rank; training stood still %.3f s for all of them",
                  (long long)run->saver.count, 1e-6 * (double)run->saver.bytes, run->saver.stall);
-    if (isfinite(t->progress.best_valid))
-        log_info("best valid loss %.4f nats (%.4f bpc): %s/checkpoints/best.h5", t->progress.best_valid,
-                 t->progress.best_valid / M_LN2, t->config->run.dir);
+    if (isfinite(t->progress.best_valid)) {
+        char path[CHECKPOINT_PATH];
+        checkpoints_path(path, t->config->run.dir, t->progress.best_step);
+        log_info("best valid loss %.4f nats (%.4f bpc), of step %lld%s%s", t->progress.best_valid,
+                 t->progress.best_valid / M_LN2, (long long)t->progress.best_step,
+                 access(path, F_OK) ? ", not of this folder" : ": ", access(path, F_OK) ? "" : path);
+    }
     if (run->stop)
         log_info("asked to stop by %s: saved at step %lld, go on with --resume %s", control_reason(run->stop),
                  (long long)t->progress.step, t->config->run.dir);
@@ -317,19 +323,23 @@ static void summary(const struct run *run) {
 enum status trainer_run(struct trainer *t, bool anew, struct observer *observer) {
     struct run run = {.t = t};
     const struct config *config = t->config;
-    TRY(run_folder_begin(config, t->world, &t->progress, anew));
+    int64_t own = run_folder_holds(config, t->resumed);
+    comm_broadcast(t->world, &own, sizeof own, 0);
     if (t->progress.step > config->train.steps || (t->progress.step == config->train.steps && t->progress.validated)) {
         log_info("nothing to do: %lld of %lld steps are done", (long long)t->progress.step,
                  (long long)config->train.steps);
+        if (t->world->rank == 0 && own) checkpoints_link(config->run.dir, t->progress.step, t->progress.best_step);
         return STATUS_OK;
     }
+    TRY(run_folder_begin(config, t->world, t->resumed, anew, &t->progress));
     TRY(comm_agree(t->world, metrics_open(&run.metrics, config->run.dir, t->world->rank, t->progress.step)));
     log_info(
         "%lld parameters in %d tensors, %lld here of %d ranks x %d threads; %d symbols, %lld segments of %lld x %lld tokens an epoch",
         (long long)params_global_size(&t->lm.params), t->lm.params.count, (long long)params_local_size(&t->lm.params),
         t->world->size, omp_get_max_threads(), t->text.vocabulary, (long long)t->streams.segments,
         (long long)config->train.batch, (long long)config->model.segment);
-    saver_init(&run.saver, config, t->world);
+    saver_init(&run.saver, &t->step, &t->diagnostics, &t->text);
+    if (own) saver_has(&run.saver, &t->progress);
     control_start(&run.control, config);
     slow_init(&run.slow, t->world, t->step.rows, block_count(config->eval.batch, t->world->size, t->world->rank));
     heartbeat_start(config->run.dir, t->world->rank);

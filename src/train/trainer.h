@@ -21,6 +21,7 @@ struct trainer {
     struct step step;
     struct diagnostics diagnostics;
     struct progress progress;
+    const char *resumed;       /* the checkpoint it goes on from, the caller's; NULL */
     int32_t *tokens, *targets; /* [local rows, L] of the current step */
 };
 

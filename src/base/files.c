@@ -1,0 +1,23 @@
+#include "base/files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+bool files_sync_entry(const char *path) {
+    char folder[PATH_MAX];
+    snprintf(folder, sizeof folder, "%s", path);
+    char *slash = strrchr(folder, '/');
+    if (slash) slash[slash == folder] = '\0';
+    int fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool good = fd >= 0 && (fsync(fd) == 0 || errno == EINVAL);
+    int cause = errno;
+    if (fd >= 0) close(fd);
+    errno = cause;
+    return good;
+}
+
+bool files_replace(const char *beside, const char *path) { return rename(beside, path) == 0 && files_sync_entry(path); }

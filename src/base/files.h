@@ -1,0 +1,13 @@
+/* What makes changes of files last. */
+#ifndef VQMOE_FILES_H
+#define VQMOE_FILES_H
+
+#include <stdbool.h>
+
+/* The entry of `path` in its folder is on disk: after a file was made, renamed or removed. False, and errno, where not;
+ * file systems with nothing to sync are fine. */
+bool files_sync_entry(const char *path);
+/* Renames `beside`, whose bytes are on disk, to `path`: whatever happens, one of the two is there, whole. */
+bool files_replace(const char *beside, const char *path);
+
+#endif
