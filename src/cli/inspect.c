@@ -32,7 +32,7 @@ static void show_arrays(const struct archive *archive) {
 }
 
 static enum status show(struct archive *archive) {
-    const char *integers[] = {"format_version", "step", "epoch", "segment", "validated", "seed", "ranks"},
+    const char *integers[] = {"format_version", "step", "epoch", "segment", "best_step", "validated", "seed", "ranks"},
                *texts[] = {"written_by", "hdf5_version", "configuration"}, *text;
     int64_t value;
     double best;

@@ -170,6 +170,7 @@ static void put_attributes(struct snapshot *snapshot, const struct step *step, c
     snapshot_put_int(snapshot, "epoch", progress->epoch);
     snapshot_put_int(snapshot, "segment", progress->segment);
     snapshot_put_real(snapshot, "best_valid", progress->best_valid);
+    snapshot_put_int(snapshot, "best_step", progress->best_step);
     snapshot_put_int(snapshot, "validated", progress->validated);
 }
 
@@ -263,6 +264,7 @@ static enum status read_progress(struct archive *archive, struct progress *progr
     TRY(archive_read_int(archive, "epoch", &progress->epoch));
     TRY(archive_read_int(archive, "segment", &progress->segment));
     TRY(archive_read_real(archive, "best_valid", &progress->best_valid));
+    TRY(archive_read_int(archive, "best_step", &progress->best_step));
     TRY(archive_read_int(archive, "validated", &validated));
     progress->validated = validated != 0;
     return STATUS_OK;

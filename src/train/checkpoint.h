@@ -16,6 +16,7 @@ struct progress {
     int64_t step;           /* updates done */
     int64_t epoch, segment; /* data cursor: the next segment of the streams */
     double best_valid;      /* lowest validation loss so far, nats per token; infinity before the first */
+    int64_t best_step;      /* when that was; 0 before the first */
     bool validated;         /* the validation of this very step is done */
 };
 

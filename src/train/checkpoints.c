@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -66,10 +67,15 @@ static int64_t link_target(const char *folder, const char *link_name) {
     return length > 0 ? step_of(target, "") : -1;
 }
 
-/* Step -1: it goes away. */
+/* Step -1: it goes away. What is no link is somebody else's. */
 static void set_link(const char *folder, const char *link_name, int64_t step) {
     char path[CHECKPOINT_PATH], beside[CHECKPOINT_PATH + 8], target[NAME];
+    struct stat info;
     snprintf(path, sizeof path, "%s/checkpoints/%s", folder, link_name);
+    if (lstat(path, &info) == 0 && !S_ISLNK(info.st_mode)) {
+        log_warning("%s: expected a link, found something else: left as it is", path);
+        return;
+    }
     if (step < 0) {
         unlink(path);
         return;
@@ -94,31 +100,40 @@ void checkpoints_written(const char *folder, int64_t step, bool best, int64_t ke
     free(steps);
 }
 
-void checkpoints_supersede(const char *folder, int64_t step) {
+static void remove_half_written(const char *folder) {
+    char path[CHECKPOINT_PATH], half[CHECKPOINT_PATH + 8];
+    int64_t *steps, count = list(folder, ".tmp", &steps);
+    for (int64_t i = 0; i < count; ++i) {
+        checkpoints_path(path, folder, steps[i]);
+        snprintf(half, sizeof half, "%s.tmp", path);
+        unlink(half);
+    }
+    free(steps);
+}
+
+static void put_aside(const char *folder, int64_t step, int64_t now) {
     char path[CHECKPOINT_PATH], away[CHECKPOINT_PATH + 16];
-    int64_t *steps, count = list(folder, ".tmp", &steps), newest = -1;
+    checkpoints_path(path, folder, step);
+    snprintf(away, sizeof away, "%s.superseded", path);
+    if (rename(path, away))
+        log_warning("%s: cannot rename: %s", path, strerror(errno));
+    else
+        log_warning("%s: the run goes on after step %" PRId64 ": kept as %s", path, now, away);
+}
+
+void checkpoints_go_on(const char *folder, int64_t step, int64_t best_step) {
+    int64_t *steps, count = checkpoints_list(folder, &steps), newest = -1, best = -1;
+    remove_half_written(folder);
     for (int64_t i = 0; i < count; ++i) {
-        checkpoints_path(path, folder, steps[i]);
-        snprintf(away, sizeof away, "%s.tmp", path);
-        unlink(away);
+        if (steps[i] > step)
+            put_aside(folder, steps[i], step);
+        else if (newest < 0)
+            newest = steps[i];
+        if (steps[i] == best_step && best_step <= step) best = best_step;
     }
     free(steps);
-    count = checkpoints_list(folder, &steps);
-    for (int64_t i = 0; i < count; ++i) {
-        if (steps[i] <= step) {
-            if (newest < 0) newest = steps[i];
-            continue;
-        }
-        checkpoints_path(path, folder, steps[i]);
-        snprintf(away, sizeof away, "%s.superseded", path);
-        if (rename(path, away))
-            log_warning("%s: cannot rename: %s", path, strerror(errno));
-        else
-            log_warning("%s: the run goes on after step %" PRId64 ": kept as %s", path, step, away);
-    }
-    free(steps);
-    if (link_target(folder, "last.h5") > step) set_link(folder, "last.h5", newest);
-    if (link_target(folder, "best.h5") > step) set_link(folder, "best.h5", -1);
+    set_link(folder, "last.h5", newest);
+    set_link(folder, "best.h5", best);
 }
 
 /* ---- Which one to go on from ---- */

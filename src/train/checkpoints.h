@@ -21,8 +21,9 @@ int64_t checkpoints_list(const char *folder, int64_t **steps);
  * all) and the best are removed. A file system without links is warned of. */
 void checkpoints_written(const char *folder, int64_t step, bool best, int64_t keep);
 /* A run goes on after `step`: what stands for later steps is of a future that does not come, or damaged. It gets the
- * ending .superseded, said in a warning each; links are set right and half-written files removed. */
-void checkpoints_supersede(const char *folder, int64_t step);
+ * ending .superseded, said in a warning each. Half-written files are removed, and the links set right: a run may have
+ * been lost between a checkpoint's name and its links. best_step: of the best so far. */
+void checkpoints_go_on(const char *folder, int64_t step, int64_t best_step);
 
 /* ---- Collective ---- */
 

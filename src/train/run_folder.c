@@ -90,23 +90,24 @@ static enum status write_configuration(const struct config *config) {
     return fclose(file) ? status_fail(STATUS_WRITE, "%s: cannot write: %s", path, strerror(errno)) : STATUS_OK;
 }
 
-static enum status begin(const struct config *config, int64_t step, bool anew) {
+static enum status begin(const struct config *config, const struct progress *progress, bool anew) {
     const char *dir = config->run.dir;
     char path[1024];
     snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
-    if (!step && !anew && access(path, F_OK) == 0)
+    if (!progress->step && !anew && access(path, F_OK) == 0)
         return status_fail(
             STATUS_CONFIG,
             "run.dir: expected a folder without a run, found %s: remove it, set another run.dir, or go on "
             "with --resume %s",
             path, dir);
-    TRY(diagnostics_cut_back(dir, step));
-    checkpoints_supersede(dir, step);
+    TRY(diagnostics_cut_back(dir, progress->step));
+    checkpoints_go_on(dir, progress->step, progress->best_step);
     return write_configuration(config);
 }
 
-enum status run_folder_begin(const struct config *config, struct comm *world, int64_t step, bool anew) {
-    return comm_agree(world, world->rank ? STATUS_OK : begin(config, step, anew));
+enum status run_folder_begin(const struct config *config, struct comm *world, const struct progress *progress,
+                             bool anew) {
+    return comm_agree(world, world->rank ? STATUS_OK : begin(config, progress, anew));
 }
 
 void run_folder_leave(struct run_folder *folder) {

@@ -154,7 +154,10 @@ static enum status validate(struct run *run, bool *best) {
     *best = result.loss < t->progress.best_valid;
     log_info("step %lld: valid loss %.4f nats, %.4f bpc%s", (long long)t->progress.step, result.loss,
              result.loss / M_LN2, *best ? ", the best so far" : "");
-    if (*best) t->progress.best_valid = result.loss;
+    if (*best) {
+        t->progress.best_valid = result.loss;
+        t->progress.best_step = t->progress.step;
+    }
     return comm_agree(t->world, metrics_write(&run->metrics, &line));
 }
 
@@ -301,7 +304,7 @@ static void summary(const struct run *run) {
                  (long long)run->steps_all, (long long)tokens, run->seconds_all, (double)tokens / run->seconds_all,
                  t->step.stats.task, t->step.stats.task / M_LN2);
     if (run->saver.count)
-        log_info("%lld checkpoints, the last with %.1f MB from this rank; training stood still %.2f s for them",
+        log_info("%lld checkpoints, the last with %.1f MB of this rank; training stood still %.3f s for all of them",
                  (long long)run->saver.count, 1e-6 * (double)run->saver.bytes, run->saver.stall);
     if (isfinite(t->progress.best_valid))
         log_info("best valid loss %.4f nats (%.4f bpc): %s/checkpoints/best.h5", t->progress.best_valid,
@@ -314,12 +317,12 @@ static void summary(const struct run *run) {
 enum status trainer_run(struct trainer *t, bool anew, struct observer *observer) {
     struct run run = {.t = t};
     const struct config *config = t->config;
+    TRY(run_folder_begin(config, t->world, &t->progress, anew));
     if (t->progress.step > config->train.steps || (t->progress.step == config->train.steps && t->progress.validated)) {
         log_info("nothing to do: %lld of %lld steps are done", (long long)t->progress.step,
                  (long long)config->train.steps);
         return STATUS_OK;
     }
-    TRY(run_folder_begin(config, t->world, t->progress.step, anew));
     TRY(comm_agree(t->world, metrics_open(&run.metrics, config->run.dir, t->world->rank, t->progress.step)));
     log_info(
         "%lld parameters in %d tensors, %lld here of %d ranks x %d threads; %d symbols, %lld segments of %lld x %lld tokens an epoch",
@@ -332,9 +335,9 @@ enum status trainer_run(struct trainer *t, bool anew, struct observer *observer)
     heartbeat_start(config->run.dir, t->world->rank);
     enum status status = run_steps(&run, observer);
     heartbeat_end(!status && !run.stop);
-    slow_free(&run.slow);
-    saver_free(&run.saver);
     metrics_close(&run.metrics);
     if (!status) summary(&run);
+    slow_free(&run.slow);
+    saver_free(&run.saver);
     return !status && run.stop ? STATUS_REQUEUE : status;
 }

@@ -330,7 +330,7 @@ static void check_variant(const struct variant *variant, double (*gradient)(cons
     for (int64_t s = 0; s < STEPS; ++s) {
         if (s == STOP)
             must(checkpoint_write(path, &here.step, &(struct diagnostics){0}, &text,
-                                  &(struct progress){s, 0, s, INFINITY, false}));
+                                  &(struct progress){.step = s, .segment = s, .best_valid = INFINITY}));
         double now = relative(model_step(&here, &history, s, false), losses[s]);
         if (!(now <= tolerance)) fail(variant->name, "step %lld: loss differs by %.3g", (long long)s, now);
         error = fmax(error, now);

@@ -114,7 +114,7 @@ int main(void) {
     model_start(&model);
     for (int number = 0; number < 2; ++number) model_step(&model, &history, number, true);
     expect(checkpoint_write(path, &model.step, &(struct diagnostics){0}, &text,
-                            &(struct progress){2, 0, 2, INFINITY, true}),
+                            &(struct progress){.step = 2, .segment = 2, .best_valid = INFINITY, .validated = true}),
            STATUS_OK, "write", -1);
     if (archive_open(&archive, path, NULL)) FATAL("%s", status_message());
     for (int part = 0; part < FLIP_PARTS; ++part) flip_in((enum part)part, archive_contents(archive), &model);
