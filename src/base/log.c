@@ -17,7 +17,10 @@ static log_fatal_handler *on_fatal;
 static char file_path[1024]; /* "": none */
 static FILE *file;           /* NULL until the first line */
 
-void log_init(int rank) { log_rank = rank; }
+void log_init(int rank) {
+    log_rank = rank;
+    setvbuf(stderr, NULL, _IOLBF, BUFSIZ); /* lines go out whole: all ranks write to the same place */
+}
 
 /* Under mpirun every rank's stdout is a terminal of mpirun's own, whatever the user looks at: there it must be said. */
 static bool is_terminal(void) {
