@@ -45,8 +45,8 @@ while [ $# -gt 0 ]; do
     esac
 done
 [ $# -gt 0 ] || die "no command of vqmoe given: see --help"
-vqmoe=$(realpath -m "${VQMOE:-$here/../build/vqmoe}")
-[ -x "$vqmoe" ] || die "no program $vqmoe: run launch/build, or let VQMOE say where it is"
+VQMOE=$(realpath -m "${VQMOE:-$here/../build/vqmoe}")
+[ -x "$VQMOE" ] || die "no program $VQMOE: run launch/build, or let VQMOE say where it is"
 command -v mpirun >/dev/null || die "no mpirun on the PATH: the one of the Open MPI that vqmoe was built with"
 
 variables=$(compgen -e)
@@ -70,15 +70,14 @@ command=(mpirun "${mpi[@]}")
 arguments=("$@")
 if [ -n "$dry" ]; then
     env | grep '^OMPI_' | sort
-    printf '%q ' "${command[@]}" "$vqmoe" "${arguments[@]}"
+    printf '%q ' "${command[@]}" "$VQMOE" "$@"
     echo
-    resume_auto "$@"
-    [ "$restarts" = 0 ] || echo "at most $restarts times, after exit code 85: ... ${arguments[*]}"
+    [ "$restarts" = 0 ] || echo "at most $restarts times, after exit code 85: the same with --resume auto"
     exit
 fi
 for ((restart = 0; ; ++restart)); do
-    supervise "${command[@]}" "$vqmoe" "${arguments[@]}"
+    supervise "${command[@]}" "$VQMOE" "${arguments[@]}"
     [ "$code" = 85 ] && [ -z "$stop" ] && [ $restart -lt "$restarts" ] || exit "$code"
     echo "mpirun.sh: saved and not done: restart $((restart + 1)) of $restarts" >&2
-    resume_auto "$@"
+    resume_auto $((restart + 1)) "$@"
 done

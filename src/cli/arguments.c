@@ -26,7 +26,8 @@ enum {
     KEY_ROUTING,
     KEY_CHECKPOINT,
     KEY_FOLDER,
-    KEY_VERIFY
+    KEY_VERIFY,
+    KEY_PRINT_CONFIG
 };
 
 static const struct {
@@ -39,6 +40,8 @@ static const struct {
       "Go on from this checkpoint, the newest whole one of a run folder, or (train) with `auto` of run.dir, if there is one",
       0}},
     {TAKES_INIT, {"init-from", KEY_INIT_FROM, "CHECKPOINT", 0, "Begin with its weights, where they fit", 0}},
+    {TAKES_PRINT_CONFIG,
+     {"print-config", KEY_PRINT_CONFIG, NULL, 0, "Print the complete configuration as YAML instead of training", 0}},
     {TAKES_OUT, {"out", KEY_OUT, "FILE", 0, "Where to write (default: step.h5)", 0}},
     {TAKES_SPLIT, {"split", KEY_SPLIT, "NAME", 0, "train, valid or test (default)", 0}},
     {TAKES_GENERATION, {"prompt", KEY_PROMPT, "TEXT", 0, "Text to continue", 0}},
@@ -93,6 +96,7 @@ static error_t parse_one(int key, char *text, struct argp_state *state) {
     case KEY_REPLAY: a->replay = text; break;
     case KEY_ROUTING: a->routing = true; break;
     case KEY_VERIFY: a->verify = true; break;
+    case KEY_PRINT_CONFIG: a->print_config = true; break;
     case KEY_TEMPERATURE:
         a->temperature = strtod(text, &end);
         if (*end || end == text || !(a->temperature >= 0))
@@ -153,6 +157,16 @@ static int matches(const struct command *command, int argc, char **argv) {
     return !strcmp(two, command->name) ? 2 : 0;
 }
 
+static enum status print_config(const struct arguments *a) {
+    struct config config;
+    enum status status = config_load(&config, a->files, a->n_files, a->overrides, a->n_overrides);
+    if (status)
+        log_error(status_message());
+    else
+        config_print_yaml(&config, stdout);
+    return status;
+}
+
 static void parse_options(const struct command *command, int argc, char **argv, struct arguments *arguments) {
     struct argp_option taken[OPTIONS + 1] = {0};
     int count = 0;
@@ -168,6 +182,7 @@ static void parse_options(const struct command *command, int argc, char **argv, 
     struct argp argp = {
         .options = taken, .parser = *command->files ? parse_one : parse_alone, .args_doc = command->files, .doc = doc};
     argp_parse(&argp, argc, argv, 0, NULL, arguments);
+    if (arguments->print_config) exit(print_config(arguments));
     if (arguments->n_files < 2 || strstr(command->files, "...")) return;
     fprintf(stderr, "%s: expected one file, found also '%s'\n", name, arguments->files[1]);
     exit(STATUS_CONFIG);

@@ -25,6 +25,7 @@ struct arguments {
     const char *checkpoint;      /* --checkpoint FOLDER */
     const char *folder;          /* --dir FOLDER */
     bool verify;                 /* --verify */
+    bool print_config;           /* --print-config; cli_parse does it */
 };
 
 /* Which options beside --set a command takes. */
@@ -41,6 +42,7 @@ enum option_set {
     TAKES_ROUTING = 256,
     TAKES_VERIFY = 2048,
     TAKES_FOLDER = 4096,
+    TAKES_PRINT_CONFIG = 8192,
     TAKES_KEYS = 64, /* lists all configuration keys in its --help */
 };
 
@@ -54,8 +56,8 @@ struct command {
 
 extern const struct command cli_commands[]; /* ends with a NULL name */
 
-/* Finds the command in argv and parses what follows. Prints and exits by itself for --help, --version and unusable
- * arguments (2). Before MPI starts: of the ranks of a job only the first prints. */
+/* Finds the command in argv and parses what follows. Prints and exits by itself for --help, --version, --print-config
+ * and unusable arguments (2). Before MPI starts: of the ranks of a job only the first prints. */
 const struct command *cli_parse(int argc, char **argv, struct arguments *arguments);
 void cli_arguments_free(struct arguments *arguments);
 

@@ -8,7 +8,7 @@
 
 const struct command cli_commands[] = {
     {"train", "CONFIG...", "Trains a model: evaluates, writes checkpoints and metrics.jsonl into run.dir.",
-     TAKES_RESUME | TAKES_INIT | TAKES_KEYS, cli_train},
+     TAKES_RESUME | TAKES_INIT | TAKES_PRINT_CONFIG | TAKES_KEYS, cli_train},
     {"eval", "CHECKPOINT", "Prints the loss of a checkpoint over a split.", TAKES_SPLIT | TAKES_NOISE, cli_eval},
     {"generate", "CHECKPOINT", "Continues a prompt.", TAKES_GENERATION, cli_generate},
     {"inspect", "CHECKPOINT|RUN_FOLDER",

@@ -14,10 +14,15 @@
 #include "cli/doctor.h"
 #include "store/h5.h"
 
-enum { WRITTEN = 64 << 20, PATIENCE = 10 /* seconds until a file must be seen */ };
+enum {
+    WRITTEN = 64 << 20,
+    PATIENCE = 10, /* seconds until a file must be seen */
+    PIECE = 100,   /* bytes, that a page is not made of whole ones */
+    PIECES = 41    /* of each rank, of a page together */
+};
 
-static const struct {
-    unsigned long type;
+static const struct system {
+    unsigned long type; /* 0: any */
     const char *name, *hint;
 } systems[] = {
     {NFS_SUPER_MAGIC, "NFS", NULL},
@@ -32,7 +37,14 @@ static const struct {
     {BTRFS_SUPER_MAGIC, "Btrfs", NULL},
     {OVERLAYFS_SUPER_MAGIC, "overlay", "a container's own, gone with it: write to a mounted folder"},
     {TMPFS_MAGIC, "tmpfs", "memory of one node, gone when it starts anew: write to a disk"},
+    {0, "of a kind not known here", NULL},
 };
+
+static const struct system *system_of(const struct statfs *info) {
+    const struct system *system = systems;
+    while (system->type && system->type != (unsigned long)info->f_type) ++system;
+    return system;
+}
 
 static void check_system(struct doctor *doctor) {
     struct finding finding = {0};
@@ -40,9 +52,7 @@ static void check_system(struct doctor *doctor) {
     if (statfs(doctor->folder, &info)) {
         finding_set(&finding, LEVEL_FAIL, "%s: %s", doctor->folder, strerror(errno));
     } else {
-        const char *name = "of a kind not known here", *hint = NULL;
-        for (size_t i = 0; i < sizeof systems / sizeof *systems; ++i)
-            if (systems[i].type == (unsigned long)info.f_type) name = systems[i].name, hint = systems[i].hint;
+        const char *name = system_of(&info)->name, *hint = system_of(&info)->hint;
         double free_space = (double)info.f_bavail * (double)info.f_bsize / (1 << 30);
         if (hint)
             finding_set(&finding, LEVEL_HINT, "%s is %s, %s", doctor->folder, name, hint);
@@ -150,6 +160,77 @@ static void check_lock(struct doctor *doctor, int64_t error, int held, int file)
     doctor_report(doctor, "file locks", &finding);
 }
 
+/* Rank 0: the file has its length, and is in the cache here before the others write. 0, or errno. */
+static int fill_pages(const char *path, size_t bytes) {
+    char *zeros = calloc(1, bytes);
+    if (!zeros) FATAL("out of memory");
+    int file = open(path, O_RDWR | O_CLOEXEC), error = 0;
+    errno = EIO; /* of what is written or read in part */
+    if (file < 0 || pwrite(file, zeros, bytes, 0) != (ssize_t)bytes || fsync(file) ||
+        pread(file, zeros, bytes, 0) != (ssize_t)bytes)
+        error = errno;
+    if (file >= 0) close(file);
+    free(zeros);
+    return error;
+}
+
+static void make_piece(char piece[PIECE], int64_t i) { memset(piece, (int)(1 + i % 127), PIECE); }
+
+/* Each `step`th piece from the first. 0, or errno. */
+static int write_pieces(const char *path, int64_t first, int64_t step, int64_t pieces) {
+    char piece[PIECE];
+    int file = open(path, O_RDWR | O_CLOEXEC), error = file < 0 ? errno : 0;
+    for (int64_t i = first; i < pieces && !error; i += step) {
+        make_piece(piece, i);
+        errno = EIO;
+        if (pwrite(file, piece, PIECE, i * PIECE) != PIECE) error = errno;
+    }
+    if (!error && fsync(file)) error = errno;
+    if (file >= 0) close(file);
+    return error;
+}
+
+static int64_t lost_pieces(const char *path, int64_t pieces) {
+    char piece[PIECE], found[PIECE];
+    int64_t lost = 0;
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    for (int64_t i = 0; i < pieces; ++i) {
+        make_piece(piece, i);
+        lost += file < 0 || pread(file, found, PIECE, i * PIECE) != PIECE || memcmp(piece, found, PIECE) != 0;
+    }
+    if (file >= 0) close(file);
+    return lost;
+}
+
+/* A checkpoint is one file that all ranks write, and where their parts meet they share a page. */
+static void check_pages(struct doctor *doctor, const char *path, bool seen) {
+    struct finding finding = {0};
+    struct comm *world = doctor->world;
+    int64_t all_see = seen, pieces = (int64_t)PIECES * world->size, lost = 0, failed;
+    struct statfs info = {0};
+    comm_allreduce(world, &all_see, 1, COMM_INT64, COMM_MIN);
+    int error = all_see && world->rank == 0 ? fill_pages(path, (size_t)pieces * PIECE) : 0;
+    comm_barrier(world);
+    if (all_see && !error) error = write_pieces(path, world->rank, world->size, pieces);
+    failed = error;
+    comm_allreduce(world, &failed, 1, COMM_INT64, COMM_MAX);
+    if (all_see && !failed) lost = lost_pieces(path, pieces);
+    if (!all_see)
+        finding_set(&finding, LEVEL_HINT, "not tried: no folder that all ranks share");
+    else if (error)
+        finding_set(&finding, LEVEL_FAIL, "%s: cannot write a file that others write too: %s", doctor->folder,
+                    strerror(error));
+    else if (lost)
+        finding_set(
+            &finding, LEVEL_FAIL,
+            "%s is %s: %d of %d pieces lost that several ranks wrote into the same pages of a file: set run.dir "
+            "to a folder on another file system",
+            doctor->folder, statfs(path, &info) ? "unknown" : system_of(&info)->name, (int)lost, (int)pieces);
+    else
+        finding_set(&finding, LEVEL_PASS, "what ranks write into the same page of a file is all there");
+    doctor_report(doctor, "shared pages", &finding);
+}
+
 static void check_shared(struct doctor *doctor) {
     struct finding finding = {0};
     char path[1024];
@@ -171,6 +252,7 @@ static void check_shared(struct doctor *doctor) {
     else
         finding_set(&finding, LEVEL_PASS, "all ranks see what rank 0 writes");
     doctor_report(doctor, "shared folder", &finding);
+    check_pages(doctor, path, file >= 0);
     check_lock(doctor, error, held, file);
     comm_barrier(doctor->world);
     if (file >= 0) close(file);
