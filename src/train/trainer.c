@@ -325,7 +325,8 @@ enum status trainer_run(struct trainer *t, bool anew, struct observer *observer)
     const struct config *config = t->config;
     int64_t own = run_folder_holds(config, t->resumed);
     comm_broadcast(t->world, &own, sizeof own, 0);
-    if (t->progress.step > config->train.steps || (t->progress.step == config->train.steps && t->progress.validated)) {
+    bool validated = t->progress.validated || !t->progress.step;
+    if (t->progress.step > config->train.steps || (t->progress.step == config->train.steps && validated)) {
         log_info("nothing to do: %lld of %lld steps are done", (long long)t->progress.step,
                  (long long)config->train.steps);
         if (t->world->rank == 0 && own) checkpoints_link(config->run.dir, t->progress.step, t->progress.best_step);
