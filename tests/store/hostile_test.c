@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "base/fault.h"
+#include "sample.h"
 #include "store/archive.h"
 #include "store/h5_private.h"
 #include "store/slabs.h"
@@ -255,22 +256,11 @@ static void test_many(void **state) {
 
 /* ---- Numbers changed by hand, in HDF5's old format, which has no checksums of its own ---- */
 
-static char *read_whole(const char *path, size_t *size) {
-    struct stat info;
-    int fd = open(path, O_RDONLY);
-    assert_true(fd >= 0 && fstat(fd, &info) == 0);
-    *size = (size_t)info.st_size;
-    char *bytes = malloc(*size);
-    assert_int_equal(read(fd, bytes, *size), *size);
-    close(fd);
-    return bytes;
-}
-
 /* Every 8 bytes that are `from`. */
 static void replace(const char *path, uint64_t from, uint64_t to) {
     size_t size;
     int count = 0;
-    char *bytes = read_whole(path, &size);
+    char *bytes = sample_bytes(path, &size);
     for (size_t at = 0; at + 8 <= size; ++at)
         if (!memcmp(bytes + at, &from, 8)) {
             memcpy(bytes + at, &to, 8);

@@ -91,3 +91,14 @@ const char *sample_check(struct archive *archive, int part, int parts, int seed,
     }
     return NULL;
 }
+
+char *sample_bytes(const char *path, size_t *size) {
+    FILE *file = fopen(path, "rb");
+    if (!file || fseek(file, 0, SEEK_END)) FATAL("%s: cannot read", path);
+    *size = (size_t)ftell(file);
+    rewind(file);
+    char *bytes = malloc(*size + 1);
+    if (!bytes || fread(bytes, 1, *size, file) != *size) FATAL("%s: cannot read", path);
+    fclose(file);
+    return bytes;
+}

@@ -25,4 +25,7 @@ void sample_put(struct snapshot *snapshot, int part, int parts, int seed);
  */
 const char *sample_check(struct archive *archive, int part, int parts, int seed, bool other_width);
 
+/* All of a file; the caller frees it. */
+char *sample_bytes(const char *path, size_t *size);
+
 #endif

@@ -7,6 +7,7 @@ target_sources(test_store PRIVATE store/sample.c)
 vqmoe_mpi_test(store_ranks store/ranks_test.c RANKS 8 LIBS store)
 target_sources(test_store_ranks PRIVATE store/sample.c)
 vqmoe_test(store_hostile store/hostile_test.c store)
+target_sources(test_store_hostile PRIVATE store/sample.c)
 
 add_executable(test_store_flip store/flip_test.c kinds/toy.c)
 target_link_libraries(test_store_flip train)

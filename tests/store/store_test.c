@@ -49,17 +49,6 @@ static void expect_whole(const char *path, int seed) {
     archive_close(archive);
 }
 
-static char *read_whole(const char *path, size_t *size) {
-    struct stat info;
-    int fd = open(path, O_RDONLY);
-    assert_true(fd >= 0 && fstat(fd, &info) == 0);
-    *size = (size_t)info.st_size;
-    char *bytes = malloc(*size);
-    assert_int_equal(read(fd, bytes, *size), *size);
-    close(fd);
-    return bytes;
-}
-
 static void write_whole(const char *path, const char *bytes, size_t size) {
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
     assert_true(fd >= 0);
@@ -82,10 +71,10 @@ static void test_round_trip(void **state) {
     }
     snapshot_free(snapshot);
     size_t size, again;
-    char *bytes = read_whole("sample.h5", &size);
+    char *bytes = sample_bytes("sample.h5", &size);
     sleep(1); /* times, in seconds, are not in the file */
     write_sample("sample.h5", 2);
-    char *other = read_whole("sample.h5", &again);
+    char *other = sample_bytes("sample.h5", &again);
     assert_int_equal(size, again);
     assert_memory_equal(bytes, other, size);
     free(bytes);
@@ -204,7 +193,7 @@ static void test_truncated(void **state) {
     (void)state;
     write_sample("sample.h5", 0);
     size_t size;
-    char *bytes = read_whole("sample.h5", &size);
+    char *bytes = sample_bytes("sample.h5", &size);
     for (size_t length = 1; length < size; length = length < 16 ? length + 1 : length * 9 / 8 + 1) {
         struct archive *archive;
         write_whole("cut.h5", bytes, length);
