@@ -41,10 +41,10 @@ static double held(void) {
 }
 
 static void random_batch(const struct step *step, int64_t number, int32_t *tokens, int32_t *targets) {
-    int64_t n = step->rows * step->lm->config->model.segment;
+    int64_t n = step->rows * step->model->config->model.segment;
     for (int64_t i = 0; i < n; ++i) {
         uint32_t words[4];
-        rng_words(words, rng_place(1, number, RNG_SAMPLE, step->lm->world->rank, 0), (uint32_t)i, 0);
+        rng_words(words, rng_place(1, number, RNG_SAMPLE, step->model->world->rank, 0), (uint32_t)i, 0);
         tokens[i] = (int32_t)(words[0] % SYMBOLS);
         targets[i] = (int32_t)(words[1] % SYMBOLS);
     }
@@ -52,25 +52,25 @@ static void random_batch(const struct step *step, int64_t number, int32_t *token
 
 static double timed_step(struct step *step, int64_t number, int32_t *tokens, int32_t *targets) {
     random_batch(step, number, tokens, targets);
-    comm_barrier(step->lm->world);
+    comm_barrier(step->model->world);
     double from = clock_seconds();
     step_gradients(step, number, NULL, tokens, targets);
-    optimizer_update(step->lm, number);
-    lm_after_step(step->lm, number);
+    optimizer_update(step->model, number);
+    model_after_step(step->model, number);
     device_finish_all();
     return clock_seconds() - from;
 }
 
 /* Max over mean of the rows that the ranks' experts had in the last step. */
 static double rank_load(const struct step *step) {
-    int64_t E = step->lm->E, first = step->lm->params.experts_first, count = step->lm->params.experts_count;
+    int64_t E = step->model->E, first = step->model->params.experts_first, count = step->model->params.experts_count;
     double here = 0, most, all;
-    for (int64_t i = 0; i < step->lm->layers; ++i)
+    for (int64_t i = 0; i < step->model->layers; ++i)
         for (int64_t e = first; e < first + count && e < E; ++e) here += step->stats.load[i * E + e];
     most = all = here;
-    comm_allreduce(step->lm->group, &most, 1, COMM_DOUBLE, COMM_MAX);
-    comm_allreduce(step->lm->group, &all, 1, COMM_DOUBLE, COMM_SUM);
-    return all > 0 ? most / all * step->lm->group->size : 1;
+    comm_allreduce(step->model->group, &most, 1, COMM_DOUBLE, COMM_MAX);
+    comm_allreduce(step->model->group, &all, 1, COMM_DOUBLE, COMM_SUM);
+    return all > 0 ? most / all * step->model->group->size : 1;
 }
 
 /* What was there at most above what was before the model, against the formula. The largest over ranks, then rank 0's
@@ -79,7 +79,7 @@ static void print_memory(const struct step *step, double before) {
     struct footprint footprint = footprint_of(step);
     double formula = (footprint.parameters + footprint.activations + footprint.memory) / MIB;
     double seen[2] = {(device->is_host ? resident("VmHWM:") : held()) - before, formula};
-    comm_allreduce(step->lm->world, seen, 2, COMM_DOUBLE, COMM_MAX);
+    comm_allreduce(step->model->world, seen, 2, COMM_DOUBLE, COMM_MAX);
     log_info("memory of a rank above %s: %.0f MiB at most, formula %.0f MiB (ratio %.2f)",
              device->is_host ? "MPI" : "CUDA's own, of the device", seen[0], seen[1], seen[0] / seen[1]);
     log_info("  of rank 0: parameters %.0f, activations %.0f (arena %.0f), attention memory %.0f",
@@ -282,8 +282,8 @@ static void print_floor(struct op_times *times, struct comm *world, double token
 }
 
 static void measure(struct step *step, int64_t steps, double before) {
-    const struct config *config = step->lm->config;
-    struct comm *world = step->lm->world;
+    const struct config *config = step->model->config;
+    struct comm *world = step->model->world;
     int64_t n = step->rows * config->model.segment, warm = 0;
     double tokens_all = (double)(config->train.batch * config->model.segment);
     int32_t *tokens = malloc((size_t)(n + 1) * sizeof *tokens), *targets = malloc((size_t)(n + 1) * sizeof *targets);
@@ -319,15 +319,15 @@ static void measure(struct step *step, int64_t steps, double before) {
 
 enum status cli_bench(const struct arguments *arguments, struct comm *world) {
     struct config config;
-    struct lm lm = {0};
+    struct model model = {0};
     enum status status = cli_configure(&config, arguments, world);
     if (status) return status;
     double before = held();
-    status = comm_agree(world, lm_init(&lm, &config, SYMBOLS, world, true));
+    status = comm_agree(world, model_init(&model, &config, SYMBOLS, world, true));
     if (!status) {
         struct step step;
-        lm_start(&lm);
-        step_init(&step, &lm);
+        model_start(&model);
+        step_init(&step, &model);
         log_info("%d ranks, %lld rows of %lld symbols, memory %lld", world->size, (long long)config.train.batch,
                  (long long)config.model.segment, (long long)config.model.memory);
         if (arguments->checkpoint)
@@ -336,6 +336,6 @@ enum status cli_bench(const struct arguments *arguments, struct comm *world) {
             measure(&step, arguments->steps, before);
         step_free(&step);
     }
-    lm_free(&lm);
+    model_free(&model);
     return status;
 }

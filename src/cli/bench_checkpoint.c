@@ -155,7 +155,7 @@ static void print(struct bench *b) {
 
 /* What checkpoint_resume reads on this rank. */
 static int64_t resume_bytes(const struct step *step) {
-    const struct params *params = &step->lm->params;
+    const struct params *params = &step->model->params;
     int64_t reals = 0;
     for (int i = 0; i < params->count; ++i)
         reals += params->list[i]->size * (params->list[i]->placement == PLACE_STATE ? 1 : 3);
@@ -164,7 +164,7 @@ static int64_t resume_bytes(const struct step *step) {
 }
 
 enum status bench_checkpoint(struct step *step, const char *folder) {
-    struct bench b = {.step = step, .world = step->lm->world, .text.vocabulary = (int)step->lm->V};
+    struct bench b = {.step = step, .world = step->model->world, .text.vocabulary = (int)step->model->V};
     double snapshot;
     for (int i = 0; i < b.text.vocabulary; ++i) b.text.byte_of[i] = (uint8_t)i;
     snprintf(b.plain, sizeof b.plain, "%s/bench-plain.tmp", folder);

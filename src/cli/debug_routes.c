@@ -17,7 +17,7 @@ static enum status before(struct observer *observer, const struct step *step, in
     char group[H5_MAX_NAME];
     snprintf(group, sizeof group, "/routes/%lld", (long long)number);
     if (!recorder->replay) return STATUS_OK;
-    return comm_agree(step->lm->world, routes_read(recorder->replay, group, observer->routes, step, number));
+    return comm_agree(step->model->world, routes_read(recorder->replay, group, observer->routes, step, number));
 }
 
 static enum status after(struct observer *observer, const struct step *step, int64_t number) {

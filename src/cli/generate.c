@@ -8,7 +8,7 @@
 
 enum status cli_generate(const struct arguments *arguments, struct comm *world) {
     struct config config;
-    struct lm lm = {0};
+    struct model model = {0};
     struct pass_memory arenas = {0};
     uint8_t bytes[256];
     int64_t V, step;
@@ -16,8 +16,8 @@ enum status cli_generate(const struct arguments *arguments, struct comm *world) 
     enum status status =
         checkpoint_read_config(path, world, &config, arguments->overrides, arguments->n_overrides, bytes, &V, &step);
     if (!status) status = start_operations(&config, world);
-    if (!status) status = comm_agree(world, lm_init(&lm, &config, V, world, false));
-    if (!status) status = checkpoint_read_parameters(path, &lm);
+    if (!status) status = comm_agree(world, model_init(&model, &config, V, world, false));
+    if (!status) status = checkpoint_read_parameters(path, &model);
     if (!status) {
         struct generation generation = {
             .byte_of = bytes,
@@ -27,10 +27,10 @@ enum status cli_generate(const struct arguments *arguments, struct comm *world) 
             .seed = (uint64_t)arguments->seed,
             .step = step,
         };
-        double rate = generate(&lm, &generation, &arenas, stdout);
+        double rate = generate(&model, &generation, &arenas, stdout);
         log_info("(%lld symbols, %.1f a second)", (long long)arguments->tokens, rate);
     }
     pass_memory_free(&arenas);
-    lm_free(&lm);
+    model_free(&model);
     return status;
 }

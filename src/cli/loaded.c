@@ -36,11 +36,11 @@ enum status loaded_open(struct loaded *loaded, const struct arguments *arguments
     status = text_open(&loaded->text, config);
     if (!status) status = take_alphabet(&loaded->text, bytes, V, path);
     if ((status = comm_agree(world, status))) return status;
-    if ((status = comm_agree(world, lm_init(&loaded->lm, config, V, world, false)))) return status;
-    return checkpoint_read_parameters(path, &loaded->lm);
+    if ((status = comm_agree(world, model_init(&loaded->model, config, V, world, false)))) return status;
+    return checkpoint_read_parameters(path, &loaded->model);
 }
 
 void loaded_free(struct loaded *loaded) {
-    lm_free(&loaded->lm);
+    model_free(&loaded->model);
     text_close(&loaded->text);
 }

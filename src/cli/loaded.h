@@ -4,12 +4,12 @@
 
 #include "cli/cli.h"
 #include "data/text.h"
-#include "model/lm.h"
+#include "model/model.h"
 
 struct loaded {
     struct config config;
     struct text text;
-    struct lm lm;
+    struct model model;
     int64_t step; /* updates done */
 };
 

@@ -203,7 +203,7 @@ static void print_measures(const struct diagnostics *d, const struct loaded *loa
     for (int i = EFFECTIVE_RANK; i < MEASURES; ++i) {
         char line[4096];
         snprintf(line, sizeof line, "%-16s", measure_names[i]);
-        for (int64_t layer = 0; layer < loaded->lm.layers; ++layer)
+        for (int64_t layer = 0; layer < loaded->model.layers; ++layer)
             put(line, sizeof line, "%*.6g", 12, d->measures[layer * MEASURES + i]);
         log_info("%s", line);
     }
@@ -214,7 +214,7 @@ static enum status inspect_checkpoint(const struct arguments *arguments, struct 
     struct diagnostics d = {0};
     struct pass_memory arenas = {0};
     enum status status = loaded_open(&loaded, arguments, world);
-    if (!status) status = comm_agree(world, diagnostics_init(&d, &loaded.lm, &loaded.text));
+    if (!status) status = comm_agree(world, diagnostics_init(&d, &loaded.model, &loaded.text));
     if (!status) {
         diagnostics_look(&d, &arenas, loaded.step, true);
         print_measures(&d, &loaded);

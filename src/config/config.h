@@ -12,9 +12,13 @@
 enum { CONFIG_TEXT = 512 }; /* bytes of the longest text value, its end included */
 
 enum preset { PRESET_PAPER, PRESET_PUBLISHED };
-enum data_kind { DATA_ENWIK8, DATA_TEXT8, DATA_TEXT };
+enum data_kind { DATA_ENWIK8, DATA_TEXT8, DATA_TEXT, DATA_WORDS, DATA_LM1B, DATA_CSV, DATA_TSV, DATA_TREES, DATA_IMDB };
 enum newlines { NEWLINES_DROP, NEWLINES_KEEP };
-enum model_kind { MODEL_LM };
+enum too_long { TOO_LONG_TRUNCATE, TOO_LONG_REFUSE };
+enum model_kind { MODEL_LM, MODEL_CLASSIFIER };
+enum softmax_kind { SOFTMAX_FULL, SOFTMAX_ADAPTIVE };
+enum head_kind { HEAD_MLP, HEAD_LINEAR };
+enum class_weights { CLASS_WEIGHTS_NONE, CLASS_WEIGHTS_BALANCED };
 enum attention_kind { ATTENTION_RELATIVE, ATTENTION_ABSOLUTE };
 enum norm_kind { NORM_POST, NORM_PRE };
 enum moe_mode { MOE_JOINT, MOE_DISCRETE, MOE_CONTINUOUS };
@@ -34,9 +38,14 @@ struct config {
     } run;
     struct {
         enum data_kind kind;
-        char train[CONFIG_TEXT]; /* enwik8, text8: the whole file, split by bytes; text: the training file */
+        char prepared[CONFIG_TEXT]; /* folder of `data prepare`; empty: the files themselves (bytes only) */
+        char train[CONFIG_TEXT]; /* enwik8, text8: the whole file, split by bytes; else the training file or folder */
         char valid[CONFIG_TEXT], test[CONFIG_TEXT];
         enum newlines newlines;
+        char vocabulary[CONFIG_TEXT]; /* words, lm1b: a file, a word a line; empty: built from data.train */
+        int64_t min_count;            /* of a word in data.train; 0 (auto): 1, lm1b: 3 */
+        char text[CONFIG_TEXT], label[CONFIG_TEXT]; /* columns, by name or number from 1; empty: the first, the last */
+        enum too_long too_long;
     } data;
     struct {
         enum model_kind kind;
@@ -44,7 +53,17 @@ struct config {
         enum norm_kind norm;
         int64_t layers, d_model, heads, d_head, d_inner, segment, memory;
         double dropout, attention_dropout;
+        enum softmax_kind softmax;
+        char cutoffs[CONFIG_TEXT]; /* adaptive: "20000,40000,200000" */
+        bool tied;
+        double logits_mib; /* room for logits */
     } model;
+    struct {
+        enum head_kind head;
+        int64_t length; /* symbols of a text, its `<S>` included */
+        enum class_weights weights;
+        int64_t patience; /* validations without a better one; 0: never stops early */
+    } classifier;
     struct {
         enum moe_mode mode;
         int64_t experts;
@@ -78,7 +97,7 @@ struct config {
         int64_t threads; /* per rank; 0 (auto): cores of the node over its ranks */
         enum comm_kind comm;
         int64_t small_message; /* bytes; 0: never join messages */
-        bool share_gpus;
+        bool share_gpus, vocabulary;
         double timeout_s;
     } parallel;
     enum device_kind device;
@@ -89,6 +108,7 @@ struct config {
     } optim;
     struct {
         int64_t batch, steps, accumulate, log_every;
+        int64_t epochs;     /* 0: steps tells */
         double max_minutes; /* of this process; 0: none */
     } train;
     struct {

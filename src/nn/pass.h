@@ -41,7 +41,7 @@ static inline void pass_memory_free(struct pass_memory *memory) {
     arena_free(&memory->host);
 }
 
-/* One number per layer and kind, which an operation leaves and lm_loss reads; layer -1: of the model. */
+/* One number per layer and kind, which an operation leaves and model_loss reads; layer -1: of the model. */
 enum pass_sum { SUM_TASK = 0, SUM_VQ = 0, SUM_BALANCE, SUM_DISTILL, PASS_SUMS };
 static inline double *pass_sum(const struct pass *pass, int layer, enum pass_sum kind) {
     return pass->sums + (layer + 1) * PASS_SUMS + (int)kind;

@@ -46,24 +46,24 @@ static void put_rows(struct snapshot *snapshot, const char *name, const struct p
 }
 
 /* All ranks of the world hold it alike; of experts those that hold the same ones. */
-static const struct comm *holders_of(const struct lm *lm, const struct param *p) {
-    return p->placement == PLACE_EXPERT ? lm->replicas : lm->world;
+static const struct comm *holders_of(const struct model *model, const struct param *p) {
+    return p->placement == PLACE_EXPERT ? model->replicas : model->world;
 }
 
-void checkpoint_put_array(struct snapshot *snapshot, const char *name, const struct lm *lm, const struct param *p,
+void checkpoint_put_array(struct snapshot *snapshot, const char *name, const struct model *model, const struct param *p,
                           const real *at) {
-    struct turns turns = turns_of(holders_of(lm, p), p->size);
+    struct turns turns = turns_of(holders_of(model, p), p->size);
     put_rows(snapshot, name, p, at, &turns);
 }
 
-void checkpoint_put_arrays(struct snapshot *snapshot, const char *group, const struct lm *lm, bool state,
+void checkpoint_put_arrays(struct snapshot *snapshot, const char *group, const struct model *model, bool state,
                            const real *vector) {
-    const struct params *params = &lm->params;
+    const struct params *params = &model->params;
     int64_t elements[2] = {0}; /* all ranks', then experts */
     for (int i = 0; i < params->count; ++i)
         if ((params->list[i]->placement == PLACE_STATE) == state)
             elements[params->list[i]->placement == PLACE_EXPERT] += params->list[i]->size;
-    struct turns turns[] = {turns_of(lm->world, elements[0]), turns_of(lm->replicas, elements[1])};
+    struct turns turns[] = {turns_of(model->world, elements[0]), turns_of(model->replicas, elements[1])};
     for (int i = 0; i < params->count; ++i) {
         const struct param *p = params->list[i];
         char name[H5_MAX_NAME];
@@ -96,7 +96,7 @@ enum status checkpoint_read_arrays(struct archive *archive, const char *group, c
 /* ---- Attention memory: one global array per layer, [B, length, d] by global row ---- */
 
 /* The filled part of layer i's memory for one micro-batch's rows, packed [rows, length, d] or back. */
-static void pack(const struct lm_memory *m, int64_t layer, const struct micro_batch *micro, real *packed, bool back) {
+static void pack(const struct memory *m, int64_t layer, const struct micro_batch *micro, real *packed, bool back) {
     for (int64_t b = 0; b < micro->rows; ++b) {
         real *row = m->data + (layer * m->rows + micro->local + b) * m->capacity * m->d_model;
         real *there = packed + b * m->length * m->d_model;
@@ -109,8 +109,8 @@ static void pack(const struct lm_memory *m, int64_t layer, const struct micro_ba
 }
 
 void checkpoint_put_memory(struct snapshot *snapshot, const char *group, const struct step *step) {
-    const struct lm_memory *m = &step->memory;
-    int64_t shape[] = {step->lm->config->train.batch, m->length, m->d_model};
+    const struct memory *m = &step->memory;
+    int64_t shape[] = {step->model->config->train.batch, m->length, m->d_model};
     for (int64_t i = 0; i < m->layers && m->length; ++i) {
         char name[H5_MAX_NAME];
         snprintf(name, sizeof name, "%s/%lld", group, (long long)i);
@@ -122,8 +122,8 @@ void checkpoint_put_memory(struct snapshot *snapshot, const char *group, const s
 }
 
 static enum status read_memory(struct archive *archive, const char *group, const struct step *step, real *packed) {
-    const struct lm_memory *m = &step->memory;
-    int64_t shape[] = {step->lm->config->train.batch, m->length, m->d_model};
+    const struct memory *m = &step->memory;
+    int64_t shape[] = {step->model->config->train.batch, m->length, m->d_model};
     for (int64_t i = 0; i < m->layers; ++i) {
         char name[H5_MAX_NAME];
         snprintf(name, sizeof name, "%s/%lld", group, (long long)i);
@@ -137,7 +137,7 @@ static enum status read_memory(struct archive *archive, const char *group, const
 }
 
 enum status checkpoint_read_memory(struct archive *archive, const char *group, struct step *step) {
-    struct lm_memory *m = &step->memory;
+    struct memory *m = &step->memory;
     char name[H5_MAX_NAME];
     snprintf(name, sizeof name, "%s/0", group);
     const struct h5_array *found = archive_find(archive, name);
@@ -158,14 +158,14 @@ enum status checkpoint_read_memory(struct archive *archive, const char *group, s
 /* ---- Writing ---- */
 
 static void put_attributes(struct snapshot *snapshot, const struct step *step, const struct progress *progress) {
-    char *json = config_to_json(step->lm->config);
+    char *json = config_to_json(step->model->config);
     snapshot_put_text(snapshot, "configuration", json);
     free(json);
     snapshot_put_int(snapshot, "format_version", CHECKPOINT_VERSION);
     snapshot_put_text(snapshot, "written_by", "vqmoe, " REAL_NAME);
     snapshot_put_text(snapshot, "hdf5_version", h5_library_version());
-    snapshot_put_int(snapshot, "ranks", step->lm->world->size);
-    snapshot_put_int(snapshot, "seed", step->lm->config->run.seed);
+    snapshot_put_int(snapshot, "ranks", step->model->world->size);
+    snapshot_put_int(snapshot, "seed", step->model->config->run.seed);
     snapshot_put_int(snapshot, "step", progress->step);
     snapshot_put_int(snapshot, "epoch", progress->epoch);
     snapshot_put_int(snapshot, "segment", progress->segment);
@@ -176,23 +176,23 @@ static void put_attributes(struct snapshot *snapshot, const struct step *step, c
 
 void checkpoint_snapshot(struct snapshot *snapshot, struct step *step, struct diagnostics *diagnostics,
                          const struct text *text, const struct progress *progress) {
-    const struct lm *lm = step->lm;
-    const struct params *params = &lm->params;
-    int64_t V = text->vocabulary, mine = lm->world->rank ? 0 : V;
+    const struct model *model = step->model;
+    const struct params *params = &model->params;
+    int64_t V = text->vocabulary, mine = model->world->rank ? 0 : V;
     put_attributes(snapshot, step, progress);
     int64_t *bytes = snapshot_put(snapshot, "/vocabulary", H5T_INT64, 1, &V, 0, mine);
     for (int64_t i = 0; i < mine; ++i) bytes[i] = text->byte_of[i];
-    checkpoint_put_arrays(snapshot, "/parameters", lm, false, params->data);
-    checkpoint_put_arrays(snapshot, "/state", lm, true, params->data);
-    checkpoint_put_arrays(snapshot, "/moments/first", lm, false, params->m);
-    checkpoint_put_arrays(snapshot, "/moments/second", lm, false, params->v);
+    checkpoint_put_arrays(snapshot, "/parameters", model, false, params->data);
+    checkpoint_put_arrays(snapshot, "/state", model, true, params->data);
+    checkpoint_put_arrays(snapshot, "/moments/first", model, false, params->m);
+    checkpoint_put_arrays(snapshot, "/moments/second", model, false, params->v);
     diagnostics_save(diagnostics, snapshot);
     checkpoint_put_memory(snapshot, "/memory", step);
 }
 
 enum status checkpoint_write(const char *path, struct step *step, struct diagnostics *diagnostics,
                              const struct text *text, const struct progress *progress) {
-    struct snapshot *snapshot = snapshot_new(step->lm->world);
+    struct snapshot *snapshot = snapshot_new(step->model->world);
     checkpoint_snapshot(snapshot, step, diagnostics, text, progress);
     enum status status = snapshot_write(snapshot, path);
     snapshot_free(snapshot);
@@ -272,10 +272,10 @@ static enum status read_progress(struct archive *archive, struct progress *progr
 
 static enum status resume(struct archive *archive, struct step *step, struct diagnostics *diagnostics,
                           const struct text *text, struct progress *progress) {
-    struct params *params = &step->lm->params;
+    struct params *params = &step->model->params;
     TRY(check_version(archive));
     TRY(check_vocabulary(archive, text));
-    TRY(check_configuration(archive, step->lm->config)); /* says more than a missing array would */
+    TRY(check_configuration(archive, step->model->config)); /* says more than a missing array would */
     TRY(read_progress(archive, progress));
     TRY(checkpoint_read_arrays(archive, "/parameters", params, false, params->data));
     TRY(checkpoint_read_arrays(archive, "/state", params, true, params->data));
@@ -288,10 +288,10 @@ static enum status resume(struct archive *archive, struct step *step, struct dia
 enum status checkpoint_resume(const char *path, struct step *step, struct diagnostics *diagnostics,
                               const struct text *text, struct progress *progress) {
     struct archive *archive;
-    TRY(archive_open(&archive, path, step->lm->world));
+    TRY(archive_open(&archive, path, step->model->world));
     enum status status = resume(archive, step, diagnostics, text, progress);
     archive_close(archive);
-    return comm_agree(step->lm->world, status);
+    return comm_agree(step->model->world, status);
 }
 
 static enum status read_config(struct archive *archive, struct config *config, const char *const *overrides,
@@ -323,13 +323,13 @@ enum status checkpoint_read_config(const char *path, struct comm *world, struct 
     return comm_agree(world, status);
 }
 
-enum status checkpoint_read_parameters(const char *path, struct lm *lm) {
+enum status checkpoint_read_parameters(const char *path, struct model *model) {
     struct archive *archive;
-    TRY(archive_open(&archive, path, lm->world));
-    enum status status = checkpoint_read_arrays(archive, "/parameters", &lm->params, false, lm->params.data);
-    if (!status) status = checkpoint_read_arrays(archive, "/state", &lm->params, true, lm->params.data);
+    TRY(archive_open(&archive, path, model->world));
+    enum status status = checkpoint_read_arrays(archive, "/parameters", &model->params, false, model->params.data);
+    if (!status) status = checkpoint_read_arrays(archive, "/state", &model->params, true, model->params.data);
     archive_close(archive);
-    return comm_agree(lm->world, status);
+    return comm_agree(model->world, status);
 }
 
 /* ---- A new run from other weights ---- */
@@ -339,30 +339,30 @@ static void name_in_file(char *name, const struct param *p) {
 }
 
 /* Whether rows stand for symbols. */
-static bool is_by_symbol(const struct lm *lm, const struct param *p) {
-    return p == lm->embedding || p == lm->bias || strstr(p->name, ".router.token_embedding");
+static bool is_by_symbol(const struct model *model, const struct param *p) {
+    return p == model->embedding || p == model->bias || strstr(p->name, ".router.token_embedding");
 }
 
 /* Whether the file has the array in its very shape. */
-static bool fits(const struct archive *archive, const struct lm *lm, const struct param *p, bool same_symbols) {
+static bool fits(const struct archive *archive, const struct model *model, const struct param *p, bool same_symbols) {
     char name[H5_MAX_NAME];
     name_in_file(name, p);
     const struct h5_array *found = archive_find(archive, name);
-    if (!found || found->rank != p->rank || (is_by_symbol(lm, p) && !same_symbols)) return false;
+    if (!found || found->rank != p->rank || (is_by_symbol(model, p) && !same_symbols)) return false;
     return !memcmp(found->shape, p->shape, (size_t)p->rank * sizeof *p->shape);
 }
 
 /* State goes together: half of a router's or quantizer's (counts without their sums, `fitted` without centroids) means
  * nothing. */
-static enum status take(struct archive *archive, const struct lm *lm, const struct param *p, bool same_symbols,
+static enum status take(struct archive *archive, const struct model *model, const struct param *p, bool same_symbols,
                         bool *taken) {
-    const struct params *params = &lm->params;
+    const struct params *params = &model->params;
     char name[H5_MAX_NAME];
     size_t owner = (size_t)(strrchr(p->name, '.') - p->name) + 1;
-    *taken = fits(archive, lm, p, same_symbols);
+    *taken = fits(archive, model, p, same_symbols);
     for (int i = 0; i < params->count && p->placement == PLACE_STATE && *taken; ++i)
         if (params->list[i]->placement == PLACE_STATE && !strncmp(params->list[i]->name, p->name, owner))
-            *taken = fits(archive, lm, params->list[i], same_symbols);
+            *taken = fits(archive, model, params->list[i], same_symbols);
     name_in_file(name, p);
     return *taken ? read_array(archive, name, p, p->data) : STATUS_OK;
 }
@@ -382,8 +382,8 @@ static void tell_left(const struct archive *archive, const struct params *params
     }
 }
 
-static enum status init_from(struct archive *archive, struct lm *lm, const struct text *text) {
-    const struct params *params = &lm->params;
+static enum status init_from(struct archive *archive, struct model *model, const struct text *text) {
+    const struct params *params = &model->params;
     const char *path = archive_path(archive);
     int taken = 0;
     int64_t V;
@@ -395,7 +395,7 @@ static enum status init_from(struct archive *archive, struct lm *lm, const struc
                  text->vocabulary, text->splits[SPLIT_TRAIN].path);
     for (int i = 0; i < params->count; ++i) {
         bool one = false;
-        TRY(take(archive, lm, params->list[i], same_symbols, &one));
+        TRY(take(archive, model, params->list[i], same_symbols, &one));
         taken += one;
         if (!one) log_info("%s: not taken, fresh: %s", path, params->list[i]->name);
     }
@@ -405,10 +405,10 @@ static enum status init_from(struct archive *archive, struct lm *lm, const struc
                  : status_fail(STATUS_CHECKPOINT, "%s: expected arrays of this model's shapes, found none", path);
 }
 
-enum status checkpoint_init_from(const char *path, struct lm *lm, const struct text *text) {
+enum status checkpoint_init_from(const char *path, struct model *model, const struct text *text) {
     struct archive *archive;
-    TRY(archive_open(&archive, path, lm->world));
-    enum status status = init_from(archive, lm, text);
+    TRY(archive_open(&archive, path, model->world));
+    enum status status = init_from(archive, model, text);
     archive_close(archive);
-    return comm_agree(lm->world, status);
+    return comm_agree(model->world, status);
 }

@@ -39,19 +39,19 @@ enum status checkpoint_read_config(const char *path, struct comm *world, struct 
                                    int64_t *step);
 /* Parameters and state alone. Those that the file has and the model has not (router and mix, where `joint` becomes
  * `discrete`) are left. */
-enum status checkpoint_read_parameters(const char *path, struct lm *lm);
+enum status checkpoint_read_parameters(const char *path, struct model *model);
 /* For a new run: of parameters and state those that the file has in the same shape (state of one router or quantizer
  * together or not at all; of another vocabulary nothing that is by symbol), the others stay as they are; says what was
  * taken and what was left, here and there. STATUS_CHECKPOINT where nothing fits. */
-enum status checkpoint_init_from(const char *path, struct lm *lm, const struct text *text);
+enum status checkpoint_init_from(const char *path, struct model *model, const struct text *text);
 
 /* ---- Parts of it, under any name: used by step files too. Reading is for each rank alone ---- */
 
 /* Of what is trained (or of the state) one array each, from a vector laid out as the parameter table is. What several
  * ranks hold alike they put in turns, each the same number of bytes, as nearly as rows allow. */
-void checkpoint_put_arrays(struct snapshot *snapshot, const char *group, const struct lm *lm, bool state,
+void checkpoint_put_arrays(struct snapshot *snapshot, const char *group, const struct model *model, bool state,
                            const real *vector);
-void checkpoint_put_array(struct snapshot *snapshot, const char *name, const struct lm *lm, const struct param *p,
+void checkpoint_put_array(struct snapshot *snapshot, const char *name, const struct model *model, const struct param *p,
                           const real *at);
 void checkpoint_put_memory(struct snapshot *snapshot, const char *group, const struct step *step);
 enum status checkpoint_read_arrays(struct archive *archive, const char *group, const struct params *params, bool state,

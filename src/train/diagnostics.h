@@ -30,9 +30,9 @@ enum measure {
 extern const char *const measure_names[MEASURES]; /* keys of the metrics */
 
 struct diagnostics {
-    struct lm *lm; /* NULL: switched off, and every function but diagnostics_init does nothing */
-    int64_t codes; /* M, 0 without codes */
-    bool routes;   /* there is a router, and experts */
+    struct model *model; /* NULL: switched off, and every function but diagnostics_init does nothing */
+    int64_t codes;       /* M, 0 without codes */
+    bool routes;         /* there is a router, and experts */
 
     enum split split;
     int64_t rows, tokens; /* of the probe, over all ranks: the first rows of model.segment symbols of the split */
@@ -51,7 +51,7 @@ struct diagnostics {
 
 /* config->diagnostics.tokens of the validation split, of the training split where that has no whole row. STATUS_DATA
  * where neither has. diagnostics_free takes a zeroed one too. */
-enum status diagnostics_init(struct diagnostics *d, struct lm *lm, const struct text *text);
+enum status diagnostics_init(struct diagnostics *d, struct model *model, const struct text *text);
 void diagnostics_free(struct diagnostics *d);
 
 /* Around the forward and backward of a training step: adds up its loads and the bytes it sent. */

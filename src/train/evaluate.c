@@ -9,10 +9,10 @@
 
 enum { POLL_EVERY = 16 }; /* segments */
 
-enum status evaluate(struct evaluation *result, struct lm *lm, const struct text *text, enum split split, int64_t step,
-                     struct pass_memory *arenas, const struct control *control) {
-    const struct config *config = lm->config;
-    struct comm *world = lm->world;
+enum status evaluate(struct evaluation *result, struct model *model, const struct text *text, enum split split,
+                     int64_t step, struct pass_memory *arenas, const struct control *control) {
+    const struct config *config = model->config;
+    struct comm *world = model->world;
     struct streams streams;
     enum status status = streams_init(&streams, text, split, config->eval.batch, config->eval.segment, 1);
     if (status) return comm_agree(world, status);
@@ -21,8 +21,8 @@ enum status evaluate(struct evaluation *result, struct lm *lm, const struct text
     int64_t capacity = config->model.memory == 0  ? 0
                        : config->eval.memory >= 0 ? config->eval.memory
                                                   : config->model.memory + config->model.segment - config->eval.segment;
-    struct lm_memory memory;
-    lm_memory_init(&memory, lm->layers, rows, capacity > 0 ? capacity : 0, lm->d_model);
+    struct memory memory;
+    memory_init(&memory, model->layers, rows, capacity > 0 ? capacity : 0, model->d_model);
     int32_t *tokens = malloc((size_t)(2 * rows * streams.segment + 1) * sizeof *tokens),
             *targets = tokens + rows * streams.segment;
     if (!tokens) FATAL("out of memory");
@@ -45,15 +45,16 @@ enum status evaluate(struct evaluation *result, struct lm *lm, const struct text
                             .tokens_global = 1};
         pass_memory_reset(arenas);
         pass.ids = pass_upload(&pass, tokens, pass.tokens);
-        lm_forward(lm, &pass, NULL, memory.capacity ? &memory : NULL, 0, pass_upload(&pass, targets, pass.tokens));
-        sum += lm_loss(lm, &pass).task;
-        lm_memory_advance(&memory, T);
+        model_forward(model, &pass, NULL, memory.capacity ? &memory : NULL, 0,
+                      pass_upload(&pass, targets, pass.tokens));
+        sum += model_loss(model, &pass).task;
+        memory_advance(&memory, T);
         scored += streams.rows * T;
         log_progress("%s: %lld of %lld segments", split_names[split], (long long)i + 1, (long long)streams.segments);
         if (control && i % POLL_EVERY == 0) stop = control_agree(control, world, false).stop;
     }
     free(tokens);
-    lm_memory_free(&memory);
+    memory_free(&memory);
     comm_allreduce(world, &sum, 1, COMM_DOUBLE, COMM_SUM);
     phase_enter(before);
     *result = (struct evaluation){sum / (double)scored, scored, stop};

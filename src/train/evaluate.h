@@ -3,7 +3,7 @@
 #define VQMOE_EVALUATE_H
 
 #include "data/text.h"
-#include "model/lm.h"
+#include "model/model.h"
 #include "train/control.h"
 
 struct evaluation {
@@ -16,7 +16,7 @@ struct evaluation {
  * segment included. arenas: for activations. The same figure on any number of ranks, to rounding. Where control, which
  * may be NULL, is asked to stop it does, without a figure, and returns STATUS_REQUEUE. Collective over the world;
  * STATUS_DATA where the split is too short. */
-enum status evaluate(struct evaluation *result, struct lm *lm, const struct text *text, enum split split, int64_t step,
-                     struct pass_memory *arenas, const struct control *control);
+enum status evaluate(struct evaluation *result, struct model *model, const struct text *text, enum split split,
+                     int64_t step, struct pass_memory *arenas, const struct control *control);
 
 #endif

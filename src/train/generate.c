@@ -8,9 +8,9 @@
 #include "base/log.h"
 
 /* Rank 0 holds the one row; the others hold none, and take part in every collective call. */
-static const real *logits_after(struct lm *lm, const struct generation *g, struct pass_memory *arenas,
-                                struct lm_memory *memory, const int32_t *tokens, int64_t T) {
-    int64_t rows = lm->world->rank == 0;
+static const real *logits_after(struct model *model, const struct generation *g, struct pass_memory *arenas,
+                                struct memory *memory, const int32_t *tokens, int64_t T) {
+    int64_t rows = model->world->rank == 0;
     struct pass pass = {.arena = &arenas->here,
                         .host = &arenas->host,
                         .step = g->step,
@@ -21,11 +21,11 @@ static const real *logits_after(struct lm *lm, const struct generation *g, struc
                         .tokens_global = 1};
     pass_memory_reset(arenas);
     pass.ids = pass_upload(&pass, tokens, pass.tokens);
-    lm_forward(lm, &pass, NULL, memory, 0, NULL);
-    if (memory) lm_memory_advance(memory, T);
+    model_forward(model, &pass, NULL, memory, 0, NULL);
+    if (memory) memory_advance(memory, T);
     if (!rows) return NULL;
-    real *logits = ARENA_ARRAY(pass.host, real, lm->V);
-    device->download(logits, lm->logits + (T - 1) * lm->V, (size_t)lm->V * sizeof *logits);
+    real *logits = ARENA_ARRAY(pass.host, real, model->V);
+    device->download(logits, model->logits + (T - 1) * model->V, (size_t)model->V * sizeof *logits);
     return logits;
 }
 
@@ -44,50 +44,50 @@ static int32_t sample(const real *logits, int64_t V, const struct generation *g,
     return best;
 }
 
-static int64_t encode(const struct lm *lm, const struct generation *g, int32_t *tokens) {
+static int64_t encode(const struct model *model, const struct generation *g, int32_t *tokens) {
     int64_t count = 0, left = 0;
     for (const char *c = g->prompt; *c; ++c) {
         int32_t symbol = 0;
-        while (symbol < lm->V && g->byte_of[symbol] != (uint8_t)*c) ++symbol;
-        if (symbol < lm->V)
+        while (symbol < model->V && g->byte_of[symbol] != (uint8_t)*c) ++symbol;
+        if (symbol < model->V)
             tokens[count++] = symbol;
         else
             ++left;
     }
-    if (left && lm->world->rank == 0)
+    if (left && model->world->rank == 0)
         log_warning("prompt: %lld bytes are not in the model's alphabet and were left out", (long long)left);
     if (!count) tokens[count++] = 0;
     return count;
 }
 
-double generate(struct lm *lm, const struct generation *g, struct pass_memory *arenas, FILE *out) {
-    bool relative = lm->config->model.attention == ATTENTION_RELATIVE;
-    int64_t window = lm->config->model.segment, capacity = lm->config->model.memory + window;
+double generate(struct model *model, const struct generation *g, struct pass_memory *arenas, FILE *out) {
+    bool relative = model->config->model.attention == ATTENTION_RELATIVE;
+    int64_t window = model->config->model.segment, capacity = model->config->model.memory + window;
     int32_t *tokens = malloc((strlen(g->prompt) + 1 + (size_t)g->tokens) * sizeof *tokens);
     if (!tokens) FATAL("out of memory");
-    int64_t count = encode(lm, g, tokens), fed = 0, end = count + g->tokens;
-    struct lm_memory memory;
-    lm_memory_init(&memory, lm->layers, lm->world->rank == 0, relative ? capacity : 0, lm->d_model);
-    if (lm->world->rank == 0) fputs(g->prompt, out);
+    int64_t count = encode(model, g, tokens), fed = 0, end = count + g->tokens;
+    struct memory memory;
+    memory_init(&memory, model->layers, model->world->rank == 0, relative ? capacity : 0, model->d_model);
+    if (model->world->rank == 0) fputs(g->prompt, out);
     double from = clock_seconds();
     for (; count < end; ++count) {
         const real *logits = NULL;
         if (!relative) fed = count > window ? count - window : 0;
         do {
             int64_t T = count - fed < window ? count - fed : window;
-            logits = logits_after(lm, g, arenas, relative ? &memory : NULL, tokens + fed, T);
+            logits = logits_after(model, g, arenas, relative ? &memory : NULL, tokens + fed, T);
             fed += T;
         } while (fed < count);
-        if (lm->world->rank == 0) {
-            tokens[count] = sample(logits, lm->V, g, count);
+        if (model->world->rank == 0) {
+            tokens[count] = sample(logits, model->V, g, count);
             fputc(g->byte_of[tokens[count]], out);
             fflush(out);
         }
-        comm_broadcast(lm->world, &tokens[count], sizeof *tokens, 0);
+        comm_broadcast(model->world, &tokens[count], sizeof *tokens, 0);
     }
     double seconds = clock_seconds() - from;
-    if (lm->world->rank == 0) fputc('\n', out);
-    lm_memory_free(&memory);
+    if (model->world->rank == 0) fputc('\n', out);
+    memory_free(&memory);
     free(tokens);
     return (double)g->tokens / seconds;
 }

@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-#include "model/lm.h"
+#include "model/model.h"
 
 struct generation {
     const uint8_t *byte_of; /* [V] symbol -> byte */
@@ -18,6 +18,6 @@ struct generation {
 /* Writes the prompt and then each byte to out, on rank 0. Relative attention carries its memory: each symbol is one
  * pass over one position; absolute attention computes its window of model.segment symbols anew. Returns symbols
  * generated per second. Collective over the world. */
-double generate(struct lm *lm, const struct generation *generation, struct pass_memory *arenas, FILE *out);
+double generate(struct model *model, const struct generation *generation, struct pass_memory *arenas, FILE *out);
 
 #endif

@@ -62,7 +62,7 @@ void metrics_close(struct metrics *metrics) {
 void metrics_hashes(struct metrics *metrics, int64_t number, const struct step *step) {
     if (!metrics->hashes) return;
     bool good = fprintf(metrics->hashes, "%" PRId64, number) > 0;
-    for (int64_t i = 0; i < step->lm->layers; ++i)
+    for (int64_t i = 0; i < step->model->layers; ++i)
         good = fprintf(metrics->hashes, "\t%016" PRIx64, step->stats.hashes[i]) > 0 && good;
     good = putc('\n', metrics->hashes) != EOF && good;
     if (!good && !metrics->hashes_errno) metrics->hashes_errno = errno;
@@ -85,7 +85,7 @@ enum status metrics_sync(struct metrics *metrics) {
 
 static void add_training(cJSON *line, const struct metrics_line *from) {
     const struct step *step = from->train;
-    int64_t layers = step->lm->layers, E = step->lm->E;
+    int64_t layers = step->model->layers, E = step->model->E;
     cJSON_AddNumberToObject(line, "vq_loss", step->stats.vq);
     cJSON_AddNumberToObject(line, "balance_loss", step->stats.balance);
     cJSON_AddNumberToObject(line, "distill_loss", step->stats.distill);

@@ -34,19 +34,19 @@ static void update_all(struct params *params, double lr, double t) {
 }
 
 /* Replicated parameters are the same everywhere; each expert counts once, on one rank of the group. */
-void optimizer_update(struct lm *lm, int64_t s) {
-    struct params *params = &lm->params;
+void optimizer_update(struct model *model, int64_t s) {
+    struct params *params = &model->params;
     double *squares = params->update;
     phase_enter(PHASE_UPDATE);
     ops->sum_squares(squares, params->grad, params->replicated);
     ops->sum_squares(squares + 1, params->grad + params->replicated, params->trained - params->replicated);
-    comm_sum_here(lm->group, QUEUE_COMPUTE, squares + 1, 1, COMM_DOUBLE);
-    ops->clip_scale(squares + 2, squares + 3, squares, lm->config->optim.clip);
-    update_all(params, optimizer_lr(lm->config, s), (double)s + 1);
+    comm_sum_here(model->group, QUEUE_COMPUTE, squares + 1, 1, COMM_DOUBLE);
+    ops->clip_scale(squares + 2, squares + 3, squares, model->config->optim.clip);
+    update_all(params, optimizer_lr(model->config, s), (double)s + 1);
 }
 
-double optimizer_norm(const struct lm *lm) {
+double optimizer_norm(const struct model *model) {
     double norm;
-    device->download(&norm, lm->params.update + 3, sizeof norm);
+    device->download(&norm, model->params.update + 3, sizeof norm);
     return norm;
 }

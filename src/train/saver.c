@@ -10,8 +10,8 @@
 
 void saver_init(struct saver *saver, struct step *step, struct diagnostics *diagnostics, const struct text *text) {
     struct progress none = {0};
-    struct comm *world = step->lm->world;
-    *saver = (struct saver){.config = step->lm->config, .world = world, .snapshot = snapshot_new(world)};
+    struct comm *world = step->model->world;
+    *saver = (struct saver){.config = step->model->config, .world = world, .snapshot = snapshot_new(world)};
     checkpoint_snapshot(saver->snapshot, step, diagnostics, text, &none);
 }
 

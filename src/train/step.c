@@ -11,11 +11,11 @@
 
 enum { SCALARS = 4 }; /* task, vq, balance, distill lead the packed vector, then dropped, load and usage by layer */
 
-void step_init(struct step *step, struct lm *lm) {
-    const struct config *config = lm->config;
-    int64_t L = lm->layers, E = lm->E;
-    *step = (struct step){.lm = lm, .accumulate = config->train.accumulate};
-    step->codes = config->moe.mode == MOE_CONTINUOUS ? 0 : lm->blocks[0].moe.quantizer.M;
+void step_init(struct step *step, struct model *model) {
+    const struct config *config = model->config;
+    int64_t L = model->layers, E = model->E;
+    *step = (struct step){.model = model, .accumulate = config->train.accumulate};
+    step->codes = config->moe.mode == MOE_CONTINUOUS ? 0 : model->blocks[0].moe.quantizer.M;
     step->micro = calloc((size_t)step->accumulate, sizeof *step->micro);
     step->n_packed = SCALARS + L * (2 + E + step->codes);
     step->packed = calloc((size_t)step->n_packed, sizeof *step->packed);
@@ -25,8 +25,8 @@ void step_init(struct step *step, struct lm *lm) {
     step->stats.load = step->stats.dropped + 2 * L;
     step->stats.usage = step->stats.load + L * E;
     for (int64_t j = 0; j < step->accumulate; ++j) {
-        int64_t B = config->train.batch, all = block_count(B, step->accumulate, j), ranks = lm->world->size,
-                rank = lm->world->rank;
+        int64_t B = config->train.batch, all = block_count(B, step->accumulate, j), ranks = model->world->size,
+                rank = model->world->rank;
         step->micro[j] = (struct micro_batch){
             all,
             block_first(B, step->accumulate, j) + block_first(all, ranks, rank),
@@ -35,50 +35,50 @@ void step_init(struct step *step, struct lm *lm) {
         };
         step->rows += step->micro[j].rows;
     }
-    lm_memory_init(&step->memory, L, step->rows, config->model.memory, lm->d_model);
+    memory_init(&step->memory, L, step->rows, config->model.memory, model->d_model);
 }
 
 void step_free(struct step *step) {
     free(step->micro);
     free(step->packed);
     free(step->stats.hashes);
-    lm_memory_free(&step->memory);
+    memory_free(&step->memory);
     pass_memory_free(&step->arenas);
     *step = (struct step){0};
 }
 
 static void count(struct step *step) {
-    struct lm *lm = step->lm;
+    struct model *model = step->model;
     const struct pass *pass = &step->pending;
-    struct lm_loss loss = lm_loss(lm, pass);
+    struct model_loss loss = model_loss(model, pass);
     step->packed[0] += loss.task;
     step->packed[1] += loss.vq;
     step->packed[2] += loss.balance;
     step->packed[3] += loss.distill;
-    for (int64_t i = 0; i < lm->layers; ++i)
-        moe_count(&lm->blocks[i].moe, pass, step->stats.load + i * lm->E, step->stats.usage + i * step->codes,
+    for (int64_t i = 0; i < model->layers; ++i)
+        moe_count(&model->blocks[i].moe, pass, step->stats.load + i * model->E, step->stats.usage + i * step->codes,
                   step->stats.dropped + 2 * i, &step->stats.hashes[i]);
     if (isfinite(loss.task + loss.vq + loss.balance + loss.distill)) return;
-    int64_t where = lm_first_not_finite(lm, pass);
+    int64_t where = model_first_not_finite(model, pass);
     if (where < step->stats.not_finite) step->stats.not_finite = where;
 }
 
 static void reduce_stats(struct step *step) {
-    struct lm *lm = step->lm;
+    struct model *model = step->model;
     struct step_stats *stats = &step->stats;
-    comm_allreduce(lm->world, step->packed, step->n_packed, COMM_DOUBLE, COMM_SUM);
-    comm_allreduce(lm->world, stats->hashes, lm->layers, COMM_INT64, COMM_SUM);
-    comm_allreduce(lm->world, &stats->not_finite, 1, COMM_INT64, COMM_MIN);
+    comm_allreduce(model->world, step->packed, step->n_packed, COMM_DOUBLE, COMM_SUM);
+    comm_allreduce(model->world, stats->hashes, model->layers, COMM_INT64, COMM_SUM);
+    comm_allreduce(model->world, &stats->not_finite, 1, COMM_INT64, COMM_MIN);
     stats->task = step->packed[0];
     stats->vq = step->packed[1];
     stats->balance = step->packed[2];
     stats->distill = step->packed[3];
-    stats->loss = stats->task + lm->config->quantizer.alpha * stats->vq + lm->config->router.balance * stats->balance +
-                  stats->distill;
+    stats->loss = stats->task + model->config->quantizer.alpha * stats->vq +
+                  model->config->router.balance * stats->balance + stats->distill;
 }
 
 static struct pass pass_of(struct step *step, const struct micro_batch *micro, int64_t number) {
-    const struct config *config = step->lm->config;
+    const struct config *config = step->model->config;
     int64_t T = config->model.segment;
     return (struct pass){
         .arena = &step->arenas.here,
@@ -98,19 +98,19 @@ static struct pass pass_of(struct step *step, const struct micro_batch *micro, i
 }
 
 static void keep_logits(const struct step *step, int64_t at) {
-    int64_t n = step->pending.tokens * step->lm->V;
+    int64_t n = step->pending.tokens * step->model->V;
     if (step->keep_logits)
-        device->download(step->keep_logits + at * step->lm->V, step->lm->logits, (size_t)n * sizeof(real));
+        device->download(step->keep_logits + at * step->model->V, step->model->logits, (size_t)n * sizeof(real));
 }
 
 void step_queue(struct step *step, int64_t number, struct routes *routes, const int32_t *tokens,
                 const int32_t *targets) {
-    struct lm *lm = step->lm;
-    int64_t T = lm->config->model.segment;
-    ops->fill(lm->params.grad, 0, lm->params.trained);
+    struct model *model = step->model;
+    int64_t T = model->config->model.segment;
+    ops->fill(model->params.grad, 0, model->params.trained);
     memset(step->packed, 0, (size_t)step->n_packed * sizeof *step->packed);
-    memset(step->stats.hashes, 0, (size_t)lm->layers * sizeof *step->stats.hashes);
-    step->stats.not_finite = lm->layers + 1;
+    memset(step->stats.hashes, 0, (size_t)model->layers * sizeof *step->stats.hashes);
+    step->stats.not_finite = model->layers + 1;
     for (int64_t j = 0; j < step->accumulate; ++j) {
         int64_t at = step->micro[j].local * T;
         if (j) count(step);
@@ -120,13 +120,13 @@ void step_queue(struct step *step, int64_t number, struct routes *routes, const 
         *pass = pass_of(step, &step->micro[j], number);
         pass->ids = pass_upload(pass, tokens + at, pass->tokens);
         if (routes) routes->at = at;
-        lm_forward(lm, pass, routes, lm->config->model.memory ? &step->memory : NULL, step->micro[j].local,
-                   pass_upload(pass, targets + at, pass->tokens));
+        model_forward(model, pass, routes, model->config->model.memory ? &step->memory : NULL, step->micro[j].local,
+                      pass_upload(pass, targets + at, pass->tokens));
         keep_logits(step, at);
         phase_enter(PHASE_BACKWARD);
-        lm_backward(lm, pass, j == step->accumulate - 1);
+        model_backward(model, pass, j == step->accumulate - 1);
     }
-    lm_memory_advance(&step->memory, T);
+    memory_advance(&step->memory, T);
 }
 
 void step_collect(struct step *step) {
@@ -141,9 +141,9 @@ void step_gradients(struct step *step, int64_t number, struct routes *routes, co
 }
 
 double step_load_ratio(const struct step *step) {
-    int64_t E = step->lm->E;
+    int64_t E = step->model->E;
     double worst = 0;
-    for (int64_t i = 0; i < step->lm->layers; ++i) {
+    for (int64_t i = 0; i < step->model->layers; ++i) {
         const double *load = step->stats.load + i * E;
         double sum = 0, most = 0;
         for (int64_t e = 0; e < E; ++e) {

@@ -2,7 +2,7 @@
 #ifndef VQMOE_STEP_H
 #define VQMOE_STEP_H
 
-#include "model/lm.h"
+#include "model/model.h"
 
 /* The global batch of B rows is cut into `accumulate` contiguous micro-batches, each of these over the ranks. So a
  * micro-batch is the same rows on any number of ranks, and all ranks work on each. This rank's rows, micro-batch by
@@ -21,14 +21,14 @@ struct step_stats {
     double *load;                      /* [layers, E] rows per expert, both paths */
     double *usage;                     /* [layers, M] tokens per code */
     uint64_t *hashes;                  /* [layers] of all choices */
-    int64_t not_finite; /* -1 .. layers: where the first value that is not finite was seen (lm_first_not_finite); else
-                           layers + 1 */
+    int64_t not_finite; /* -1 .. layers: where the first value that is not finite was seen (model_first_not_finite);
+                           else layers + 1 */
 };
 
 struct step {
-    struct lm *lm;
+    struct model *model;
     struct pass_memory arenas;
-    struct lm_memory memory;
+    struct memory memory;
     struct micro_batch *micro; /* [accumulate] */
     int64_t accumulate, rows;  /* local rows of all micro-batches */
     int64_t codes;             /* M, 0 without codes */
@@ -39,7 +39,7 @@ struct step {
     real *keep_logits;   /* host [rows T, V] filled if not NULL (the caller's) */
 };
 
-void step_init(struct step *step, struct lm *lm);
+void step_init(struct step *step, struct model *model);
 void step_free(struct step *step);
 
 /* Gradients of update `number` on tokens, targets [rows, L] (local rows). Memory moves on. Gradients are zeroed first

@@ -12,20 +12,20 @@ static const char *const path_names[ROUTE_PATHS] = {"experts", "codes"};
 
 /* In update `number`; number < 0: in the one with the most. */
 static int64_t choices_per_token(const struct step *step, enum route_path path, int64_t number) {
-    const struct router *router = &step->lm->blocks[0].moe.router;
-    enum moe_mode mode = step->lm->config->moe.mode;
+    const struct router *router = &step->model->blocks[0].moe.router;
+    enum moe_mode mode = step->model->config->moe.mode;
     if (path == ROUTE_CODES) return mode == MOE_CONTINUOUS ? 0 : 1;
-    if (mode == MOE_DISCRETE || !step->lm->E) return 0;
+    if (mode == MOE_DISCRETE || !step->model->E) return 0;
     return number < 0 ? router->K_max : router_choices(router, number);
 }
 
 void routes_allocate(struct routes *routes, const struct step *step) {
-    int64_t tokens = step->rows * step->lm->config->model.segment;
+    int64_t tokens = step->rows * step->model->config->model.segment;
     for (int path = 0; path < ROUTE_PATHS; ++path) {
         int64_t K = choices_per_token(step, (enum route_path)path, -1);
         if (!K) continue;
-        routes->choices[path] = calloc((size_t)step->lm->layers, sizeof *routes->choices[path]);
-        for (int64_t i = 0; routes->choices[path] && i < step->lm->layers; ++i)
+        routes->choices[path] = calloc((size_t)step->model->layers, sizeof *routes->choices[path]);
+        for (int64_t i = 0; routes->choices[path] && i < step->model->layers; ++i)
             if (!(routes->choices[path][i] = malloc((size_t)(tokens * K + 1) * sizeof(int32_t))))
                 FATAL("out of memory");
         if (!routes->choices[path]) FATAL("out of memory");
@@ -34,7 +34,7 @@ void routes_allocate(struct routes *routes, const struct step *step) {
 
 void routes_free(struct routes *routes, const struct step *step) {
     for (int path = 0; path < ROUTE_PATHS; ++path) {
-        for (int64_t i = 0; routes->choices[path] && i < step->lm->layers; ++i) free(routes->choices[path][i]);
+        for (int64_t i = 0; routes->choices[path] && i < step->model->layers; ++i) free(routes->choices[path][i]);
         free(routes->choices[path]);
     }
     *routes = (struct routes){0};
@@ -58,7 +58,7 @@ struct integers {
 };
 
 static void put_integers(struct snapshot *snapshot, const char *name, const struct integers *a) {
-    int64_t shape[] = {a->step->lm->config->train.batch * a->rows_per_row, a->width};
+    int64_t shape[] = {a->step->model->config->train.batch * a->rows_per_row, a->width};
     for (int64_t j = 0; j < a->step->accumulate; ++j) {
         const struct micro_batch *micro = &a->step->micro[j];
         int64_t first = micro->first * a->rows_per_row, count = micro->rows * a->rows_per_row;
@@ -70,7 +70,7 @@ static void put_integers(struct snapshot *snapshot, const char *name, const stru
 
 /* All in 0 .. limit - 1. */
 static enum status read_integers(struct archive *archive, const char *name, const struct integers *a, int64_t limit) {
-    int64_t shape[] = {a->step->lm->config->train.batch * a->rows_per_row, a->width};
+    int64_t shape[] = {a->step->model->config->train.batch * a->rows_per_row, a->width};
     int64_t *wide = malloc((size_t)(a->step->rows * a->rows_per_row * a->width + 1) * sizeof *wide);
     if (!wide) FATAL("out of memory");
     enum status status = STATUS_OK;
@@ -88,14 +88,14 @@ static enum status read_integers(struct archive *archive, const char *name, cons
 
 static struct integers choices_of(const struct routes *routes, enum route_path path, int64_t layer,
                                   const struct step *step, int64_t number) {
-    return (struct integers){step, path == ROUTE_CODES ? 1 : 2, step->lm->config->model.segment,
+    return (struct integers){step, path == ROUTE_CODES ? 1 : 2, step->model->config->model.segment,
                              choices_per_token(step, path, number), routes->choices[path][layer]};
 }
 
 void routes_put(struct snapshot *snapshot, const char *group, const struct routes *routes, const struct step *step,
                 int64_t number) {
     for (int path = 0; path < ROUTE_PATHS; ++path)
-        for (int64_t i = 0; routes->choices[path] && i < step->lm->layers; ++i) {
+        for (int64_t i = 0; routes->choices[path] && i < step->model->layers; ++i) {
             char name[H5_MAX_NAME];
             struct integers choices = choices_of(routes, (enum route_path)path, i, step, number);
             snprintf(name, sizeof name, "%s/%lld/%s", group, (long long)i, path_names[path]);
@@ -106,37 +106,37 @@ void routes_put(struct snapshot *snapshot, const char *group, const struct route
 enum status routes_read(struct archive *archive, const char *group, struct routes *routes, const struct step *step,
                         int64_t number) {
     for (int path = 0; path < ROUTE_PATHS; ++path)
-        for (int64_t i = 0; routes->choices[path] && i < step->lm->layers; ++i) {
+        for (int64_t i = 0; routes->choices[path] && i < step->model->layers; ++i) {
             char name[H5_MAX_NAME];
             struct integers choices = choices_of(routes, (enum route_path)path, i, step, number);
             snprintf(name, sizeof name, "%s/%lld/%s", group, (long long)i, path_names[path]);
-            TRY(read_integers(archive, name, &choices, path == ROUTE_CODES ? step->codes : step->lm->E));
+            TRY(read_integers(archive, name, &choices, path == ROUTE_CODES ? step->codes : step->model->E));
         }
     return STATUS_OK;
 }
 
 static void put_before(struct snapshot *snapshot, const struct step *step, int64_t number, const int32_t *tokens,
                        const int32_t *targets) {
-    const struct lm *lm = step->lm;
-    struct config resolved = *lm->config; /* a reader need not know what auto means */
+    const struct model *model = step->model;
+    struct config resolved = *model->config; /* a reader need not know what auto means */
     resolved.quantizer.codes = step->codes;
     char *json = config_to_json(&resolved);
-    int64_t L = lm->config->model.segment;
+    int64_t L = model->config->model.segment;
     snapshot_put_text(snapshot, "configuration", json);
     free(json);
     snapshot_put_int(snapshot, "step", number);
-    snapshot_put_int(snapshot, "seed", lm->config->run.seed);
+    snapshot_put_int(snapshot, "seed", model->config->run.seed);
     put_integers(snapshot, "/tokens", &(struct integers){step, 2, 1, L, (int32_t *)tokens});
     put_integers(snapshot, "/targets", &(struct integers){step, 2, 1, L, (int32_t *)targets});
-    checkpoint_put_arrays(snapshot, "/parameters", lm, false, lm->params.data);
-    checkpoint_put_arrays(snapshot, "/state", lm, true, lm->params.data);
+    checkpoint_put_arrays(snapshot, "/parameters", model, false, model->params.data);
+    checkpoint_put_arrays(snapshot, "/state", model, true, model->params.data);
     checkpoint_put_memory(snapshot, "/memory", step);
 }
 
 static void put_logits(struct snapshot *snapshot, const struct step *step) {
-    const struct config *config = step->lm->config;
-    int64_t row = config->model.segment * step->lm->V,
-            shape[] = {config->train.batch, config->model.segment, step->lm->V};
+    const struct config *config = step->model->config;
+    int64_t row = config->model.segment * step->model->V,
+            shape[] = {config->train.batch, config->model.segment, step->model->V};
     for (int64_t j = 0; j < step->accumulate; ++j) {
         const struct micro_batch *micro = &step->micro[j];
         memcpy(snapshot_put(snapshot, "/logits", real_type, 3, shape, micro->first, micro->rows),
@@ -146,22 +146,22 @@ static void put_logits(struct snapshot *snapshot, const struct step *step) {
 
 /* State, and the codes that the quantizer itself moves. */
 static void put_moved(struct snapshot *snapshot, const struct step *step) {
-    const struct lm *lm = step->lm;
-    checkpoint_put_arrays(snapshot, "/after", lm, true, lm->params.data);
-    for (int64_t i = 0; i < lm->layers; ++i) {
-        const struct quantizer *quantizer = &lm->blocks[i].moe.quantizer;
+    const struct model *model = step->model;
+    checkpoint_put_arrays(snapshot, "/after", model, true, model->params.data);
+    for (int64_t i = 0; i < model->layers; ++i) {
+        const struct quantizer *quantizer = &model->blocks[i].moe.quantizer;
         const struct param *p = quantizer->table;
         char name[H5_MAX_NAME];
         if (!p || p->placement == PLACE_STATE || !quantizer->kind->after_step) continue;
         snprintf(name, sizeof name, "/after/%s", p->name);
-        checkpoint_put_array(snapshot, name, lm, p, p->data);
+        checkpoint_put_array(snapshot, name, model, p, p->data);
     }
 }
 
 static void put_after(struct snapshot *snapshot, const struct step *step, int64_t number, const struct routes *routes) {
     const struct step_stats *stats = &step->stats;
     put_logits(snapshot, step);
-    checkpoint_put_arrays(snapshot, "/gradients", step->lm, false, step->lm->params.grad);
+    checkpoint_put_arrays(snapshot, "/gradients", step->model, false, step->model->params.grad);
     routes_put(snapshot, "/routes", routes, step, number);
     checkpoint_put_memory(snapshot, "/memory_after", step);
     snapshot_put_real(snapshot, "loss", stats->loss);
@@ -169,16 +169,17 @@ static void put_after(struct snapshot *snapshot, const struct step *step, int64_
     snapshot_put_real(snapshot, "vq_loss", stats->vq);
     snapshot_put_real(snapshot, "balance_loss", stats->balance);
     snapshot_put_real(snapshot, "distill_loss", stats->distill);
-    lm_after_step(step->lm, number);
+    model_after_step(step->model, number);
     put_moved(snapshot, step);
 }
 
 enum status step_file_write(const char *path, struct step *step, int64_t number, const int32_t *tokens,
                             const int32_t *targets) {
-    struct snapshot *snapshot = snapshot_new(step->lm->world);
+    struct snapshot *snapshot = snapshot_new(step->model->world);
     struct routes routes = {0};
     routes_allocate(&routes, step);
-    step->keep_logits = malloc((size_t)(step->rows * step->lm->config->model.segment * step->lm->V + 1) * sizeof(real));
+    step->keep_logits =
+        malloc((size_t)(step->rows * step->model->config->model.segment * step->model->V + 1) * sizeof(real));
     if (!step->keep_logits) FATAL("out of memory");
     put_before(snapshot, step, number, tokens, targets);
     step_gradients(step, number, &routes, tokens, targets);

@@ -17,7 +17,7 @@ enum status routes_read(struct archive *archive, const char *group, struct route
                         int64_t number);
 
 /* Runs the gradients of update `number` on tokens, targets [local rows, L] and writes everything. Memory moves on,
- * parameters do not, but for what the step's own updates (lm_after_step) change. Collective over the world; errors
+ * parameters do not, but for what the step's own updates (model_after_step) change. Collective over the world; errors
  * agree. */
 enum status step_file_write(const char *path, struct step *step, int64_t number, const int32_t *tokens,
                             const int32_t *targets);

@@ -46,25 +46,25 @@ enum status trainer_init(struct trainer *t, const struct config *config, struct 
     *t = (struct trainer){.config = config, .world = world, .progress = {.best_valid = INFINITY}, .resumed = resume};
     enum status status = comm_agree(world, open_data(t));
     if (status) return status;
-    status = lm_init(&t->lm, config, t->text.vocabulary, world, true);
+    status = model_init(&t->model, config, t->text.vocabulary, world, true);
     if ((status = comm_agree(world, status))) return status;
-    step_init(&t->step, &t->lm);
-    if (config->diagnostics.every) status = diagnostics_init(&t->diagnostics, &t->lm, &t->text);
+    step_init(&t->step, &t->model);
+    if (config->diagnostics.every) status = diagnostics_init(&t->diagnostics, &t->model, &t->text);
     if ((status = comm_agree(world, status))) return status;
     size_t tokens = (size_t)(t->step.rows * config->model.segment);
     t->tokens = malloc((tokens + 1) * sizeof *t->tokens);
     t->targets = malloc((tokens + 1) * sizeof *t->targets);
     if (!t->tokens || !t->targets) FATAL("out of memory");
     if (resume) return resume_from(t, resume);
-    lm_start(&t->lm);
-    return init_from ? checkpoint_init_from(init_from, &t->lm, &t->text) : STATUS_OK;
+    model_start(&t->model);
+    return init_from ? checkpoint_init_from(init_from, &t->model, &t->text) : STATUS_OK;
 }
 
 void trainer_free(struct trainer *t) {
     if (!t->config) return;
     diagnostics_free(&t->diagnostics);
     step_free(&t->step);
-    lm_free(&t->lm);
+    model_free(&t->model);
     text_close(&t->text);
     free(t->tokens);
     free(t->targets);
@@ -107,7 +107,7 @@ struct run {
 
 /* What is not finite is never saved: the last good checkpoint stays. */
 static enum status check_finite(const struct trainer *t) {
-    const struct params *params = &t->lm.params;
+    const struct params *params = &t->model.params;
     if (ops->all_finite(params->data, params->total)) return STATUS_OK;
     for (int i = 0; i < params->count; ++i)
         if (!ops->all_finite(params->list[i]->data, params->list[i]->size))
@@ -136,7 +136,7 @@ static enum status validate(struct run *run, bool *best) {
     if (!t->text.splits[SPLIT_VALID].symbols) return STATUS_OK;
     double from = clock_seconds();
     enum status status =
-        evaluate(&result, &t->lm, &t->text, SPLIT_VALID, t->progress.step, &t->step.arenas, &run->control);
+        evaluate(&result, &t->model, &t->text, SPLIT_VALID, t->progress.step, &t->step.arenas, &run->control);
     if (status == STATUS_REQUEUE) {
         t->progress.validated = false;
         run->stop = result.stop;
@@ -165,8 +165,8 @@ static enum status validate(struct run *run, bool *best) {
 
 static double mean_perplexity(const struct step *step) {
     double sum = 0;
-    for (int64_t i = 0; step->codes && i < step->lm->layers; ++i) sum += step_code_perplexity(step, i);
-    return sum / (double)step->lm->layers;
+    for (int64_t i = 0; step->codes && i < step->model->layers; ++i) sum += step_code_perplexity(step, i);
+    return sum / (double)step->model->layers;
 }
 
 /* Fits a terminal of 100 columns. */
@@ -212,14 +212,14 @@ static enum status report(struct run *run, double lr, double grad_norm) {
 
 static enum status not_finite(const struct trainer *t, double grad_norm) {
     const struct step_stats *stats = &t->step.stats;
-    const struct params *params = &t->lm.params;
+    const struct params *params = &t->model.params;
     char where[PARAM_NAME + 16] = "the embeddings";
     bool loss = !isfinite(stats->loss);
-    if (stats->not_finite == t->lm.layers)
+    if (stats->not_finite == t->model.layers)
         snprintf(where, sizeof where, "the logits");
     else if (stats->not_finite >= 0)
         snprintf(where, sizeof where, "layer %lld", (long long)stats->not_finite);
-    if (stats->not_finite > t->lm.layers) { /* the loss is finite, or overflows as a sum: the gradients tell */
+    if (stats->not_finite > t->model.layers) { /* the loss is finite, or overflows as a sum: the gradients tell */
         snprintf(where, sizeof where, "the sum over all gradients");
         for (int i = params->count - 1; i >= 0; --i)
             if (!ops->all_finite(params->list[i]->grad, params->list[i]->size))
@@ -242,12 +242,12 @@ static enum status train_step(struct run *run, struct observer *observer) {
     if (observer && (status = observer->before(observer, &t->step, number))) return status;
     diagnostics_before_step(&t->diagnostics);
     step_queue(&t->step, number, observer ? observer->routes : NULL, t->tokens, t->targets);
-    optimizer_update(&t->lm, number); /* does nothing where the gradient is not finite */
+    optimizer_update(&t->model, number); /* does nothing where the gradient is not finite */
     step_collect(&t->step);
     diagnostics_after_step(&t->diagnostics, &t->step);
-    double grad_norm = optimizer_norm(&t->lm);
+    double grad_norm = optimizer_norm(&t->model);
     if (!isfinite(grad_norm) || !isfinite(t->step.stats.loss)) return comm_agree(t->world, not_finite(t, grad_norm));
-    lm_after_step(&t->lm, number);
+    model_after_step(&t->model, number);
     if (observer && (status = observer->after(observer, &t->step, number))) return status;
     advance(t);
     metrics_hashes(&run->metrics, t->progress.step, &t->step);
@@ -336,9 +336,9 @@ enum status trainer_run(struct trainer *t, bool anew, struct observer *observer)
     TRY(comm_agree(t->world, metrics_open(&run.metrics, config->run.dir, t->world->rank, t->progress.step)));
     log_info(
         "%lld parameters in %d tensors, %lld here of %d ranks x %d threads; %d symbols, %lld segments of %lld x %lld tokens an epoch",
-        (long long)params_global_size(&t->lm.params), t->lm.params.count, (long long)params_local_size(&t->lm.params),
-        t->world->size, omp_get_max_threads(), t->text.vocabulary, (long long)t->streams.segments,
-        (long long)config->train.batch, (long long)config->model.segment);
+        (long long)params_global_size(&t->model.params), t->model.params.count,
+        (long long)params_local_size(&t->model.params), t->world->size, omp_get_max_threads(), t->text.vocabulary,
+        (long long)t->streams.segments, (long long)config->train.batch, (long long)config->model.segment);
     saver_init(&run.saver, &t->step, &t->diagnostics, &t->text);
     if (own) saver_has(&run.saver, &t->progress);
     control_start(&run.control, config);

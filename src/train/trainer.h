@@ -17,7 +17,7 @@ struct trainer {
     struct comm *world;
     struct text text;
     struct streams streams;
-    struct lm lm;
+    struct model model;
     struct step step;
     struct diagnostics diagnostics;
     struct progress progress;

@@ -84,24 +84,25 @@ static int64_t rows_elsewhere(const struct comm_blocks *blocks, const struct com
 
 /* Rows of this rank's tokens go to their experts and come back, forward and backward; numbers of the continuous path's
  * rows go with them once, for dropout. */
-static int64_t bytes_routed(const struct moe_path *path, const struct lm *lm, bool numbers) {
-    int64_t row = lm->d_model * (int64_t)sizeof(real), own = rows_elsewhere(&path->plan.home, lm->group);
-    return 2 * (own + rows_elsewhere(&path->plan.away, lm->group)) * row +
+static int64_t bytes_routed(const struct moe_path *path, const struct model *model, bool numbers) {
+    int64_t row = model->d_model * (int64_t)sizeof(real), own = rows_elsewhere(&path->plan.home, model->group);
+    return 2 * (own + rows_elsewhere(&path->plan.away, model->group)) * row +
            (numbers ? own * (int64_t)sizeof(int64_t) : 0);
 }
 
-static int check_wire(const struct lm *lm) {
-    const struct config *config = lm->config;
+static int check_wire(const struct model *model) {
+    const struct config *config = model->config;
     int64_t routed = 0, sent = 0;
-    for (int64_t i = 0; i < lm->layers; ++i) {
-        const struct moe *moe = &lm->blocks[i].moe;
-        if (moe->mode != MOE_DISCRETE) routed += bytes_routed(&moe->continuous, lm, config->model.dropout > 0);
-        if (moe->mode != MOE_CONTINUOUS) routed += bytes_routed(&moe->discrete, lm, false);
+    for (int64_t i = 0; i < model->layers; ++i) {
+        const struct moe *moe = &model->blocks[i].moe;
+        if (moe->mode != MOE_DISCRETE) routed += bytes_routed(&moe->continuous, model, config->model.dropout > 0);
+        if (moe->mode != MOE_CONTINUOUS) routed += bytes_routed(&moe->discrete, model, false);
     }
-    for (int p = 0; lm->group->sent && p < lm->group->size; ++p) sent += p == lm->group->rank ? 0 : lm->group->sent[p];
+    for (int p = 0; model->group->sent && p < model->group->size; ++p)
+        sent += p == model->group->rank ? 0 : model->group->sent[p];
     if (out) fprintf(out, "meta,wire_bytes,%lld\n", (long long)sent);
-    if (sent == routed && (sent > 0) == (lm->group->size > 1)) return 0;
-    printf("rank %d: %lld bytes of rows on the wire, %lld routed off the rank\n", lm->group->rank, (long long)sent,
+    if (sent == routed && (sent > 0) == (model->group->size > 1)) return 0;
+    printf("rank %d: %lld bytes of rows on the wire, %lld routed off the rank\n", model->group->rank, (long long)sent,
            (long long)routed);
     return 1;
 }
@@ -109,23 +110,23 @@ static int check_wire(const struct lm *lm) {
 /* ---- The step ---- */
 
 static void random_batch(const struct step *step, int32_t *tokens, int32_t *targets) {
-    for (int64_t i = 0; i < step->rows * step->lm->config->model.segment; ++i) {
+    for (int64_t i = 0; i < step->rows * step->model->config->model.segment; ++i) {
         uint32_t words[4];
-        rng_words(words, rng_place(1, 0, RNG_SAMPLE, step->lm->world->rank, 0), (uint32_t)i, 0);
+        rng_words(words, rng_place(1, 0, RNG_SAMPLE, step->model->world->rank, 0), (uint32_t)i, 0);
         tokens[i] = (int32_t)(words[0] % SYMBOLS);
         targets[i] = (int32_t)(words[1] % SYMBOLS);
     }
 }
 
 static void put_meta(const struct step *step) {
-    const struct config *config = step->lm->config;
-    const struct params *params = &step->lm->params;
+    const struct config *config = step->model->config;
+    const struct params *params = &step->model->params;
     int64_t experts = 0;
     for (int i = 0; i < params->count; ++i)
         if (params->list[i]->placement == PLACE_EXPERT) experts += params->list[i]->size;
     fprintf(out, "meta,paths,%d\n", config->moe.mode == MOE_JOINT ? 2 : 1);
     fprintf(out, "meta,ranks,%d\nmeta,rows,%lld\nmeta,segment,%lld\nmeta,memory,%lld\nmeta,layers,%lld\n",
-            step->lm->world->size, (long long)step->rows, (long long)config->model.segment,
+            step->model->world->size, (long long)step->rows, (long long)config->model.segment,
             (long long)config->model.memory, (long long)config->model.layers);
     fprintf(out, "meta,heads,%lld\nmeta,experts,%lld\nmeta,d_model,%lld\nmeta,relative,%d\nmeta,bf16,%d\n",
             (long long)config->model.heads, (long long)config->moe.experts, (long long)config->model.d_model,
@@ -142,12 +143,12 @@ static void put_operations(const struct op_times *times) {
                     times->op[i].bytes, times->op[i].operations);
 }
 
-static int count_step(struct lm *lm) {
+static int count_step(struct model *model) {
     struct step step;
     struct op_times times;
-    lm_start(lm);
-    step_init(&step, lm);
-    size_t n = (size_t)(step.rows * lm->config->model.segment + 1);
+    model_start(model);
+    step_init(&step, model);
+    size_t n = (size_t)(step.rows * model->config->model.segment + 1);
     int32_t *tokens = malloc(n * sizeof *tokens), *targets = malloc(n * sizeof *targets);
     if (!tokens || !targets) FATAL("out of memory");
     random_batch(&step, tokens, targets);
@@ -156,14 +157,14 @@ static int count_step(struct lm *lm) {
     emulation_count_reset();
     op_times_begin(&times);
     step_gradients(&step, 0, NULL, tokens, targets);
-    optimizer_update(lm, 0);
-    lm_after_step(lm, 0);
+    optimizer_update(model, 0);
+    model_after_step(model, 0);
     begin_part("rest");
     op_times_end(&times);
     if (out) put_meta(&step);
     if (out) put_operations(&times);
     op_times_free(&times);
-    int failed = check_wire(lm);
+    int failed = check_wire(model);
     free(tokens);
     free(targets);
     step_free(&step);
@@ -188,7 +189,7 @@ int main(int argc, char **argv) {
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     struct comm *world = size > 1 ? comm_mpi_new() : comm_self_new();
     struct config config;
-    struct lm lm = {0};
+    struct model model = {0};
     log_init(world->rank);
     if (argc < 3) FATAL("usage: counts OUT.csv CONFIG.yaml... key=value...");
     enum status status = configure(&config, argc - 2, argv + 2, world);
@@ -197,15 +198,15 @@ int main(int argc, char **argv) {
         counted = *ops;
         counted.attention_forward = forward_part, counted.attention_backward = backward_part;
         ops = &counted;
-        status = comm_agree(world, lm_init(&lm, &config, SYMBOLS, world, true));
+        status = comm_agree(world, model_init(&model, &config, SYMBOLS, world, true));
     }
     if (!status) {
         if (world->rank == 0 && !(out = fopen(argv[1], "w"))) FATAL("%s: cannot be written", argv[1]);
-        failed = count_step(&lm);
+        failed = count_step(&model);
         if (out && fclose(out)) FATAL("%s: cannot be written", argv[1]);
     }
     if (status && status_message()[0]) log_error(status_message());
-    lm_free(&lm);
+    model_free(&model);
     comm_free(world);
     MPI_Finalize();
     return failed;

@@ -68,21 +68,21 @@ static real *copy_of(const real *at, int64_t n, real *to) {
 
 /* expected: the CPU's, whose routes and parameters are taken step by step, so that errors do not build up through
  * Adam; NULL: this is the CPU. */
-static struct result run(struct model *model, struct history *history, const struct result *expected) {
-    const struct params *params = &model->lm.params;
+static struct result run(struct toy *toy, struct history *history, const struct result *expected) {
+    const struct params *params = &toy->model.params;
     size_t bytes = (size_t)params->total * sizeof(real);
     struct result result = {.grads = take_zeroed((size_t)(RUN * params->trained) * sizeof(real)),
                             .data = take_zeroed((RUN + 1) * bytes)};
-    model_start(model);
+    toy_start(toy);
     for (int64_t s = 0; s < RUN; ++s) {
         if (expected) device->upload(params->data, expected->data + s * params->total, bytes);
         copy_of(params->data, params->total, result.data + s * params->total);
-        model_gradients(model, history, s, !expected);
+        toy_gradients(toy, history, s, !expected);
         copy_of(params->grad, params->trained, result.grads + s * params->trained);
-        optimizer_update(&model->lm, s);
-        lm_after_step(&model->lm, s);
-        result.losses[s] = model->step.stats.loss;
-        result.hashes[s] = model->step.stats.hashes[LAYERS - 1];
+        optimizer_update(&toy->model, s);
+        model_after_step(&toy->model, s);
+        result.losses[s] = toy->step.stats.loss;
+        result.hashes[s] = toy->step.stats.hashes[LAYERS - 1];
     }
     copy_of(params->data, params->total, result.data + RUN * params->total);
     return result;
@@ -134,23 +134,23 @@ static void compare(const char *variant, const struct params *params, const stru
 }
 
 static void check(const struct variant *variant) {
-    struct model model;
+    struct toy toy;
     struct history history = {0};
     use_gpu(false);
-    enum status status = model_init(&model, variant, world);
+    enum status status = toy_init(&toy, variant, world);
     if (status) return; /* more ranks than experts and the like */
-    struct result expected = run(&model, &history, NULL);
-    model_free(&model);
+    struct result expected = run(&toy, &history, NULL);
+    toy_free(&toy);
     use_gpu(true);
-    must(model_init(&model, variant, world));
-    struct result found = run(&model, &history, &expected);
-    compare(variant->name, &model.lm.params, &found, &expected);
-    model_free(&model);
-    must(model_init(&model, variant, world));
-    struct result again = run(&model, &history, &expected);
-    if (memcmp(again.data, found.data, (size_t)((RUN + 1) * model.lm.params.total) * sizeof(real)))
+    must(toy_init(&toy, variant, world));
+    struct result found = run(&toy, &history, &expected);
+    compare(variant->name, &toy.model.params, &found, &expected);
+    toy_free(&toy);
+    must(toy_init(&toy, variant, world));
+    struct result again = run(&toy, &history, &expected);
+    if (memcmp(again.data, found.data, (size_t)((RUN + 1) * toy.model.params.total) * sizeof(real)))
         fail(variant->name, "other bits when it is done again", 1);
-    model_free(&model);
+    toy_free(&toy);
     result_free(&expected);
     result_free(&found);
     result_free(&again);

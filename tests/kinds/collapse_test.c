@@ -63,26 +63,26 @@ static void read_batch(const struct config *config, int64_t number, int32_t *tok
 
 /* Tokens per code over the last steps. */
 static void train(const struct config *config, struct comm *world, double *usage, double *loss) {
-    struct lm lm;
+    struct model model;
     struct step step;
-    if (lm_init(&lm, config, V, world, true)) FATAL("%s", status_message());
-    lm_start(&lm);
-    step_init(&step, &lm);
+    if (model_init(&model, config, V, world, true)) FATAL("%s", status_message());
+    model_start(&model);
+    step_init(&step, &model);
     if (step.codes != CODES) FATAL("expected %d codes", CODES);
     int32_t *tokens = calloc((size_t)(2 * config->train.batch * config->model.segment), sizeof *tokens),
             *targets = tokens + config->train.batch * config->model.segment;
     for (int64_t i = 0; i < config->train.steps; ++i) {
         read_batch(config, i, tokens, targets);
         step_gradients(&step, i, NULL, tokens, targets);
-        optimizer_update(&lm, i);
-        lm_after_step(&lm, i);
+        optimizer_update(&model, i);
+        model_after_step(&model, i);
         if (i < config->train.steps - LAST) continue;
         for (int m = 0; m < CODES; ++m) usage[m] += step.stats.usage[m];
         *loss += step.stats.task / LAST;
     }
     free(tokens);
     step_free(&step);
-    lm_free(&lm);
+    model_free(&model);
 }
 
 /* Returns the codes in use. */

@@ -57,10 +57,10 @@ static double largest(double value) {
 }
 
 /* Relative L2 of the worst array of state. */
-static double state_error(const struct lm *lm, const struct lm *expected) {
+static double state_error(const struct model *model, const struct model *expected) {
     double worst = 0;
-    for (int i = 0; i < lm->params.count; ++i) {
-        const struct param *p = lm->params.list[i], *q = expected->params.list[i];
+    for (int i = 0; i < model->params.count; ++i) {
+        const struct param *p = model->params.list[i], *q = expected->params.list[i];
         double difference = 0, norm = 0;
         if (p->placement != PLACE_STATE) continue;
         for (int64_t j = 0; j < p->size; ++j) {
@@ -72,8 +72,8 @@ static double state_error(const struct lm *lm, const struct lm *expected) {
     return worst;
 }
 
-static void expect_same_on_all_ranks(const char *name, const struct lm *lm, int64_t number) {
-    int64_t least = (int64_t)params_hash(&lm->params), most = least;
+static void expect_same_on_all_ranks(const char *name, const struct model *model, int64_t number) {
+    int64_t least = (int64_t)params_hash(&model->params), most = least;
     comm_allreduce(world, &least, 1, COMM_INT64, COMM_MIN);
     comm_allreduce(world, &most, 1, COMM_INT64, COMM_MAX);
     if (least != most) fail(name, "step %lld: parameters or state differ between ranks", (long long)number);
@@ -81,9 +81,9 @@ static void expect_same_on_all_ranks(const char *name, const struct lm *lm, int6
 
 static bool same_bits(const real *a, const real *b, int64_t n) { return !memcmp(a, b, (size_t)n * sizeof *a); }
 
-static void expect_same_model(const char *name, const struct model *a, const struct model *b) {
-    const struct params *p = &a->lm.params, *q = &b->lm.params;
-    const struct lm_memory *m = &a->step.memory, *n = &b->step.memory;
+static void expect_same_model(const char *name, const struct toy *a, const struct toy *b) {
+    const struct params *p = &a->model.params, *q = &b->model.params;
+    const struct memory *m = &a->step.memory, *n = &b->step.memory;
     for (int i = 0; i < p->count; ++i)
         if (!same_bits(p->list[i]->data, q->list[i]->data, p->list[i]->size))
             fail(name, "resumed: other bits in %s", p->list[i]->name);
@@ -106,11 +106,11 @@ static void must(enum status status) {
 }
 
 /* A fresh model that goes on from the file, which was written after step STOP. */
-static void resume(struct model *model, const struct variant *variant, struct comm *comm) {
+static void resume(struct toy *toy, const struct variant *variant, struct comm *comm) {
     struct text text = text_of_symbols();
     struct progress progress;
-    must(model_init(model, variant, comm));
-    must(checkpoint_resume(path, &model->step, &(struct diagnostics){0}, &text, &progress));
+    must(toy_init(toy, variant, comm));
+    must(checkpoint_resume(path, &toy->step, &(struct diagnostics){0}, &text, &progress));
     if (progress.step != STOP) fail(variant->name, "resumed at step %lld", (long long)progress.step);
 }
 
@@ -139,25 +139,25 @@ static void copy_without(const char *left_out) {
 
 /* On the process alone. The whole copy is fine: it is the missing array that is refused. */
 static int check_missing_state(const struct variant *variant) {
-    struct model model;
+    struct toy toy;
     struct text text = text_of_symbols();
     struct progress progress;
     int arrays = 0;
-    must(model_init(&model, variant, world));
-    for (int i = -1; i < model.lm.params.count; ++i) {
-        const struct param *p = i < 0 ? NULL : model.lm.params.list[i];
+    must(toy_init(&toy, variant, world));
+    for (int i = -1; i < toy.model.params.count; ++i) {
+        const struct param *p = i < 0 ? NULL : toy.model.params.list[i];
         char name[H5_MAX_NAME] = "", expected[2 * H5_MAX_NAME];
         if (p && p->placement != PLACE_STATE) continue;
         if (p) snprintf(name, sizeof name, "/state/%s", p->name);
         copy_without(name);
-        enum status status = checkpoint_resume(path_cut, &model.step, &(struct diagnostics){0}, &text, &progress);
+        enum status status = checkpoint_resume(path_cut, &toy.step, &(struct diagnostics){0}, &text, &progress);
         snprintf(expected, sizeof expected, "%s: %s: expected an array, found none", path_cut, name);
         if (status != (p ? STATUS_CHECKPOINT : STATUS_OK) || (p && strcmp(status_message(), expected) != 0))
             fail(variant->name, "without %s: status %d, '%s'", name, (int)status, status_message());
         status_clear();
         arrays += p != NULL;
     }
-    model_free(&model);
+    toy_free(&toy);
     remove(path_cut);
     return arrays;
 }
@@ -166,30 +166,30 @@ static int check_missing_state(const struct variant *variant) {
 
 /* The same step again and again: of the attention memory as it was. */
 struct point {
-    struct model *model;
+    struct toy *toy;
     struct history *history;
     int64_t number, memory_length;
     real *memory, *data, *grad; /* data, grad [trained] at the point */
 };
 
 static void evaluate_at(struct point *point, bool keep) {
-    struct lm_memory *memory = &point->model->step.memory;
+    struct memory *memory = &point->toy->step.memory;
     memory->length = point->memory_length;
     memcpy(memory->data, point->memory,
            (size_t)(memory->layers * memory->rows * memory->capacity * memory->d_model) * sizeof *memory->data);
-    model_gradients(point->model, point->history, point->number, keep);
+    toy_gradients(point->toy, point->history, point->number, keep);
 }
 
-static struct point point_take(struct model *model, struct history *history, int64_t number) {
-    struct lm_memory *memory = &model->step.memory;
-    size_t trained = (size_t)model->lm.params.trained * sizeof(real),
+static struct point point_take(struct toy *toy, struct history *history, int64_t number) {
+    struct memory *memory = &toy->step.memory;
+    size_t trained = (size_t)toy->model.params.trained * sizeof(real),
            held = (size_t)(memory->layers * memory->rows * memory->capacity * memory->d_model) * sizeof(real);
     struct point point = {
-        model, history, number, memory->length, take_zeroed(held), take_zeroed(trained), take_zeroed(trained)};
+        toy, history, number, memory->length, take_zeroed(held), take_zeroed(trained), take_zeroed(trained)};
     memcpy(point.memory, memory->data, held);
     evaluate_at(&point, true);
-    memcpy(point.data, model->lm.params.data, trained); /* as the forward may have changed them */
-    memcpy(point.grad, model->lm.params.grad, trained);
+    memcpy(point.data, toy->model.params.data, trained); /* as the forward may have changed them */
+    memcpy(point.grad, toy->model.params.grad, trained);
     return point;
 }
 
@@ -226,9 +226,9 @@ static double gradient_error(struct point *point, const struct param *p, double 
                 if (side) slope += sign * (double)grad[i];
             }
             evaluate_at(point, false);
-            values[side] = stat(&point->model->step);
+            values[side] = stat(&point->toy->step);
         }
-        memcpy(point->model->lm.params.data, point->data, (size_t)point->model->lm.params.trained * sizeof *data);
+        memcpy(point->toy->model.params.data, point->data, (size_t)point->toy->model.params.trained * sizeof *data);
         errors[k] = fabs(scale * (values[1] - values[0]) / (2 * h) - slope);
     }
     qsort(errors, 3, sizeof *errors, compare_double);
@@ -251,7 +251,7 @@ static bool is_wanted(const char *name, const char *const *words) {
 
 static double worst_gradient(const char *name, struct point *point, const char *const *words,
                              double (*stat)(const struct step *), double scale) {
-    const struct params *params = &point->model->lm.params;
+    const struct params *params = &point->toy->model.params;
     double worst = 0, whole = norm_of(point->grad, params->trained);
     for (int i = 0; i < params->count; ++i) {
         const struct param *p = params->list[i];
@@ -267,22 +267,22 @@ static double worst_gradient(const char *name, struct point *point, const char *
 /* In the first step, and when all stages have begun. */
 static double check_router_gradient(const struct variant *variant) {
     struct variant alone = *variant;
-    struct model model;
+    struct toy toy;
     struct history history = {0};
     double worst = 0;
     variant_set(&alone, "moe.mode=continuous");
-    must(model_init(&model, &alone, world));
-    model_start(&model);
+    must(toy_init(&toy, &alone, world));
+    toy_start(&toy);
     for (int64_t number = 0; number < STEPS; ++number) {
         if (number == 0 || number == STEPS - 1) {
-            struct point point = point_take(&model, &history, number);
+            struct point point = point_take(&toy, &history, number);
             worst = fmax(worst, worst_gradient(variant->name, &point, NULL, stat_loss, 1));
             point_free(&point);
         }
-        model_step(&model, &history, number, true);
+        toy_step(&toy, &history, number, true);
     }
     history_free(&history);
-    model_free(&model);
+    toy_free(&toy);
     return worst;
 }
 
@@ -290,27 +290,27 @@ static double check_router_gradient(const struct variant *variant) {
 static double check_quantizer_gradient(const struct variant *variant) {
     static const char *const behind[] = {".moe.", ".moe_norm.", ".mix.", ".quantizer.up", "softmax.bias", NULL};
     struct variant one = *variant;
-    struct model model;
+    struct toy toy;
     struct history history = {0};
     variant_set(&one, "model.layers=1");
     variant_set(&one, "quantizer.beta=1");
     variant_set(&one, "router.balance=0");
-    must(model_init(&model, &one, world));
-    model_start(&model);
-    model_step(&model, &history, 0, true);
-    struct quantizer *quantizer = &model.lm.blocks[0].moe.quantizer;
+    must(toy_init(&toy, &one, world));
+    toy_start(&toy);
+    toy_step(&toy, &history, 0, true);
+    struct quantizer *quantizer = &toy.model.blocks[0].moe.quantizer;
     double sides = quantizer->kind->codes_lose + quantizer->beta;
     quantizer->alpha = 0;
-    struct point point = point_take(&model, &history, 1);
+    struct point point = point_take(&toy, &history, 1);
     double worst = worst_gradient(variant->name, &point, behind, stat_task, 1);
     quantizer->alpha = 1;
     evaluate_at(&point, false);
-    for (int64_t i = 0; i < model.lm.params.trained; ++i) point.grad[i] = model.lm.params.grad[i] - point.grad[i];
-    if (norm_of(point.grad, model.lm.params.trained) < 1e-3) fail(variant->name, "L_vq has no gradient");
+    for (int64_t i = 0; i < toy.model.params.trained; ++i) point.grad[i] = toy.model.params.grad[i] - point.grad[i];
+    if (norm_of(point.grad, toy.model.params.trained) < 1e-3) fail(variant->name, "L_vq has no gradient");
     worst = fmax(worst, worst_gradient(variant->name, &point, NULL, stat_vq, 1 / sides));
     point_free(&point);
     history_free(&history);
-    model_free(&model);
+    toy_free(&toy);
     return worst;
 }
 
@@ -319,40 +319,40 @@ static double check_quantizer_gradient(const struct variant *variant) {
 static void check_variant(const struct variant *variant, double (*gradient)(const struct variant *)) {
     struct comm *self = comm_self_new();
     struct history history = {0};
-    struct model alone, here, resumed, resumed_alone;
+    struct toy alone, here, resumed, resumed_alone;
     struct text text = text_of_symbols();
     double losses[STEPS], error = 0, other = 0;
-    must(model_init(&alone, variant, self));
-    must(model_init(&here, variant, world));
-    model_start(&alone);
-    model_start(&here);
-    for (int64_t s = 0; s < STEPS; ++s) losses[s] = model_step(&alone, &history, s, true);
+    must(toy_init(&alone, variant, self));
+    must(toy_init(&here, variant, world));
+    toy_start(&alone);
+    toy_start(&here);
+    for (int64_t s = 0; s < STEPS; ++s) losses[s] = toy_step(&alone, &history, s, true);
     for (int64_t s = 0; s < STEPS; ++s) {
         if (s == STOP)
             must(checkpoint_write(path, &here.step, &(struct diagnostics){0}, &text,
                                   &(struct progress){.step = s, .segment = s, .best_valid = INFINITY}));
-        double now = relative(model_step(&here, &history, s, false), losses[s]);
+        double now = relative(toy_step(&here, &history, s, false), losses[s]);
         if (!(now <= tolerance)) fail(variant->name, "step %lld: loss differs by %.3g", (long long)s, now);
         error = fmax(error, now);
-        expect_same_on_all_ranks(variant->name, &here.lm, s);
+        expect_same_on_all_ranks(variant->name, &here.model, s);
     }
     if (!(losses[STEPS - 1] > 0)) fail(variant->name, "loss %g", losses[STEPS - 1]);
-    double state = largest(state_error(&here.lm, &alone.lm)), widest = largest(here.routes.widest);
+    double state = largest(state_error(&here.model, &alone.model)), widest = largest(here.routes.widest);
     if (!(state <= tolerance_state)) fail(variant->name, "state differs by %.3g", state);
     if (!(widest <= tolerance)) fail(variant->name, "a flip by %.3g, which is no tie", widest);
 
     resume(&resumed, variant, world);
     resume(&resumed_alone, variant, self);
     for (int64_t s = STOP; s < STEPS; ++s) {
-        model_step(&resumed, &history, s, false);
-        other = fmax(other, relative(model_step(&resumed_alone, &history, s, false), losses[s]));
+        toy_step(&resumed, &history, s, false);
+        other = fmax(other, relative(toy_step(&resumed_alone, &history, s, false), losses[s]));
     }
     expect_same_model(variant->name, &resumed, &here);
     if (!(other <= tolerance)) fail(variant->name, "resumed on 1 rank: loss differs by %.3g", other);
-    model_free(&resumed);
-    model_free(&resumed_alone);
-    model_free(&alone);
-    model_free(&here);
+    toy_free(&resumed);
+    toy_free(&resumed_alone);
+    toy_free(&alone);
+    toy_free(&here);
     history_free(&history);
     comm_free(self);
 
@@ -373,20 +373,20 @@ static void check_variant(const struct variant *variant, double (*gradient)(cons
 /* The light router learns in the first stage and stands still in the second, whatever its moments are. */
 static void check_light_router(void) {
     struct variant variant = variant_of("light router");
-    struct model model;
+    struct toy toy;
     struct history history = {0};
     struct comm *self = comm_self_new();
     variant_set(&variant, "router.kind=stablemoe");
     variant_set(&variant, "router.two_stage=true");
-    must(model_init(&model, &variant, self));
-    model_start(&model);
-    const struct params *params = &model.lm.params;
+    must(toy_init(&toy, &variant, self));
+    toy_start(&toy);
+    const struct params *params = &toy.model.params;
     real *before = take_zeroed((size_t)params->total * sizeof *before);
     for (int64_t s = 0; s < STEPS; ++s) {
-        bool first = s < model.config.router.switch_step;
+        bool first = s < toy.config.router.switch_step;
         memcpy(before, params->data, (size_t)params->total * sizeof *before);
-        model_step(&model, &history, s, true);
-        if (first != (model.step.stats.distill > 0)) fail(variant.name, "distill loss in step %lld", (long long)s);
+        toy_step(&toy, &history, s, true);
+        if (first != (toy.step.stats.distill > 0)) fail(variant.name, "distill loss in step %lld", (long long)s);
         for (int i = 0; i < params->count; ++i) {
             const struct param *p = params->list[i];
             if (!strstr(p->name, "router.token_embedding") && !strstr(p->name, "router.centroids")) continue;
@@ -396,18 +396,18 @@ static void check_light_router(void) {
     }
     free(before);
     history_free(&history);
-    model_free(&model);
+    toy_free(&toy);
     comm_free(self);
 }
 
 /* In mode `joint` where the kind can do that. */
 static void check_router(struct variant variant) {
     struct comm *self = comm_self_new();
-    struct model model;
-    if (model_init(&model, &variant, self))
+    struct toy toy;
+    if (toy_init(&toy, &variant, self))
         variant_set(&variant, "moe.mode=continuous");
     else
-        model_free(&model);
+        toy_free(&toy);
     comm_free(self);
     check_variant(&variant, check_router_gradient);
 }
@@ -467,21 +467,21 @@ static void check_quantizers(void) {
 /* One rank's state is spoilt after two good steps: a build with assertions ends in the third. */
 static void go_astray(void) {
     struct variant variant = variant_of("astray");
-    struct model model;
+    struct toy toy;
     struct history history = {0};
     variant_set(&variant, "router.kind=smoe_dropout");
     variant_set(&variant, "quantizer.kind=ema");
-    must(model_init(&model, &variant, world));
-    model_start(&model);
+    must(toy_init(&toy, &variant, world));
+    toy_start(&toy);
     for (int64_t s = 0; s < 3; ++s) {
-        for (int i = 0; s == 2 && world->rank == world->size - 1 && i < model.lm.params.count; ++i)
-            if (model.lm.params.list[i]->placement == PLACE_STATE) model.lm.params.list[i]->data[0] += (real)0x1p-10;
-        model_step(&model, &history, s, true);
+        for (int i = 0; s == 2 && world->rank == world->size - 1 && i < toy.model.params.count; ++i)
+            if (toy.model.params.list[i]->placement == PLACE_STATE) toy.model.params.list[i]->data[0] += (real)0x1p-10;
+        toy_step(&toy, &history, s, true);
         comm_barrier(world);
         if (world->rank == 0) fprintf(stderr, "step %d is over\n", (int)s);
     }
     history_free(&history);
-    model_free(&model);
+    toy_free(&toy);
 }
 
 int main(int argc, char **argv) {

@@ -43,39 +43,39 @@ struct variant variant_of(const char *name) {
     return variant;
 }
 
-enum status model_init(struct model *model, const struct variant *variant, struct comm *comm) {
+enum status toy_init(struct toy *toy, const struct variant *variant, struct comm *comm) {
     const char *settings[SETTINGS];
     for (int i = 0; i < variant->n; ++i) settings[i] = variant->settings[i];
-    *model = (struct model){.tokens = NULL};
+    *toy = (struct toy){.tokens = NULL};
     status_clear();
-    enum status status = config_load(&model->config, NULL, 0, settings, variant->n);
-    if (!status) status = lm_init(&model->lm, &model->config, V, comm, true);
+    enum status status = config_load(&toy->config, NULL, 0, settings, variant->n);
+    if (!status) status = model_init(&toy->model, &toy->config, V, comm, true);
     if (status) {
-        lm_free(&model->lm);
+        model_free(&toy->model);
         return status;
     }
-    step_init(&model->step, &model->lm);
-    routes_allocate(&model->routes, &model->step);
-    model->tokens = take_zeroed((size_t)model->step.rows * T * sizeof *model->tokens);
-    model->targets = take_zeroed((size_t)model->step.rows * T * sizeof *model->targets);
+    step_init(&toy->step, &toy->model);
+    routes_allocate(&toy->routes, &toy->step);
+    toy->tokens = take_zeroed((size_t)toy->step.rows * T * sizeof *toy->tokens);
+    toy->targets = take_zeroed((size_t)toy->step.rows * T * sizeof *toy->targets);
     return STATUS_OK;
 }
 
-void model_free(struct model *model) {
-    routes_free(&model->routes, &model->step);
-    step_free(&model->step);
-    lm_free(&model->lm);
-    free(model->tokens);
-    free(model->targets);
+void toy_free(struct toy *toy) {
+    routes_free(&toy->routes, &toy->step);
+    step_free(&toy->step);
+    model_free(&toy->model);
+    free(toy->tokens);
+    free(toy->targets);
 }
 
 /* -1 .. 1, a function of its place. */
 double noise(uint64_t a, uint64_t b) { return (double)(hash_splitmix64(hash_splitmix64(a) ^ b) >> 11) * 0x1p-52 - 1; }
 
 /* Initial values of 0.02 leave everything nearly linear: these do not. */
-static void shake(struct lm *lm) {
-    for (int i = 0; i < lm->params.count; ++i) {
-        struct param *p = lm->params.list[i];
+static void shake(struct model *model) {
+    for (int i = 0; i < model->params.count; ++i) {
+        struct param *p = model->params.list[i];
         int64_t first = p->count ? p->first * (p->size / p->count) : 0;
         if (p->placement == PLACE_STATE) continue;
         size_t bytes = (size_t)p->size * sizeof(real);
@@ -86,26 +86,26 @@ static void shake(struct lm *lm) {
     }
 }
 
-void model_start(struct model *model) {
-    lm_start(&model->lm);
-    shake(&model->lm);
+void toy_start(struct toy *toy) {
+    model_start(&toy->model);
+    shake(&toy->model);
 }
 
 /* ---- Steps and their routes ---- */
 
-static int64_t choices_of(const struct model *model, int route, int64_t number) {
-    return route == ROUTE_CODES ? 1 : router_choices(&model->lm.blocks[0].moe.router, number);
+static int64_t choices_of(const struct toy *toy, int route, int64_t number) {
+    return route == ROUTE_CODES ? 1 : router_choices(&toy->model.blocks[0].moe.router, number);
 }
 
 /* This rank's part of the history from there, or all of it back. */
-static void transfer(struct model *model, struct history *history, int64_t number, bool keep) {
+static void transfer(struct toy *toy, struct history *history, int64_t number, bool keep) {
     for (int route = 0; route < ROUTE_PATHS; ++route)
-        for (int64_t i = 0; model->routes.choices[route] && i < model->lm.layers; ++i) {
-            int64_t row = T * choices_of(model, route, number);
-            int32_t **all = &history->choices[number][route][i], *here = model->routes.choices[route][i];
+        for (int64_t i = 0; toy->routes.choices[route] && i < toy->model.layers; ++i) {
+            int64_t row = T * choices_of(toy, route, number);
+            int32_t **all = &history->choices[number][route][i], *here = toy->routes.choices[route][i];
             if (!*all) *all = take_zeroed((size_t)(B * row) * sizeof **all);
-            for (int64_t j = 0; j < model->step.accumulate; ++j) {
-                const struct micro_batch *micro = &model->step.micro[j];
+            for (int64_t j = 0; j < toy->step.accumulate; ++j) {
+                const struct micro_batch *micro = &toy->step.micro[j];
                 int32_t *there = *all + micro->first * row, *own = here + micro->local * row;
                 memcpy(keep ? there : own, keep ? own : there, (size_t)(micro->rows * row) * sizeof *own);
             }
@@ -124,29 +124,29 @@ static int32_t symbol(int64_t row, int64_t at) {
     return (int32_t)(u * u * V);
 }
 
-static void read_batch(struct model *model, int64_t number) {
-    for (int64_t j = 0; j < model->step.accumulate; ++j) {
-        const struct micro_batch *micro = &model->step.micro[j];
+static void read_batch(struct toy *toy, int64_t number) {
+    for (int64_t j = 0; j < toy->step.accumulate; ++j) {
+        const struct micro_batch *micro = &toy->step.micro[j];
         for (int64_t i = 0; i < micro->rows * T; ++i) {
             int64_t row = micro->first + i / T, at = number * T + i % T;
-            model->tokens[micro->local * T + i] = symbol(row, at);
-            model->targets[micro->local * T + i] = symbol(row, at + 1);
+            toy->tokens[micro->local * T + i] = symbol(row, at);
+            toy->targets[micro->local * T + i] = symbol(row, at + 1);
         }
     }
 }
 
 /* The routes are kept, or replayed. */
-void model_gradients(struct model *model, struct history *history, int64_t number, bool keep) {
-    model->routes.replay = !keep;
-    if (!keep) transfer(model, history, number, false);
-    read_batch(model, number);
-    step_gradients(&model->step, number, &model->routes, model->tokens, model->targets);
-    if (keep) transfer(model, history, number, true);
+void toy_gradients(struct toy *toy, struct history *history, int64_t number, bool keep) {
+    toy->routes.replay = !keep;
+    if (!keep) transfer(toy, history, number, false);
+    read_batch(toy, number);
+    step_gradients(&toy->step, number, &toy->routes, toy->tokens, toy->targets);
+    if (keep) transfer(toy, history, number, true);
 }
 
-double model_step(struct model *model, struct history *history, int64_t number, bool keep) {
-    model_gradients(model, history, number, keep);
-    optimizer_update(&model->lm, number);
-    lm_after_step(&model->lm, number);
-    return model->step.stats.loss;
+double toy_step(struct toy *toy, struct history *history, int64_t number, bool keep) {
+    toy_gradients(toy, history, number, keep);
+    optimizer_update(&toy->model, number);
+    model_after_step(&toy->model, number);
+    return toy->step.stats.loss;
 }

@@ -12,9 +12,9 @@ struct variant {
     int n;
 };
 
-struct model {
+struct toy {
     struct config config;
-    struct lm lm;
+    struct model model;
     struct step step;
     struct routes routes;
     int32_t *tokens, *targets;
@@ -30,14 +30,14 @@ struct variant variant_of(const char *name);
 void variant_set(struct variant *variant, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* On this group of ranks. A configuration's error is returned, with nothing left to free. */
-enum status model_init(struct model *model, const struct variant *variant, struct comm *comm);
+enum status toy_init(struct toy *toy, const struct variant *variant, struct comm *comm);
 /* Initial values, large enough that nothing is nearly linear. */
-void model_start(struct model *model);
-void model_free(struct model *model);
+void toy_start(struct toy *toy);
+void toy_free(struct toy *toy);
 /* One step's gradients; its routes are kept in the history, or replayed from there. */
-void model_gradients(struct model *model, struct history *history, int64_t number, bool keep);
+void toy_gradients(struct toy *toy, struct history *history, int64_t number, bool keep);
 /* The whole step; returns its loss. */
-double model_step(struct model *model, struct history *history, int64_t number, bool keep);
+double toy_step(struct toy *toy, struct history *history, int64_t number, bool keep);
 void history_free(struct history *history);
 
 /* -1 .. 1, a function of its place. */

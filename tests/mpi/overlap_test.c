@@ -60,7 +60,7 @@ static void noting_backward(real *din, real *dweight, real *dbias, const real *d
 
 int main(int argc, char **argv) {
     struct variant variant = variant_of("joint");
-    struct model model;
+    struct toy toy;
     struct history history = {0};
     char expected[256] = "";
     MPI_Init(&argc, &argv);
@@ -78,13 +78,13 @@ int main(int argc, char **argv) {
     noting_plane.allreduce = noting_allreduce, noting_plane.exchange_rows = noting_exchange;
     plain = ops;
 
-    if (model_init(&model, &variant, world)) FATAL("%s", status_message());
-    model_start(&model);
+    if (toy_init(&toy, &variant, world)) FATAL("%s", status_message());
+    toy_start(&toy);
     device = &noting_device, ops = &noting_ops;
-    model.lm.world->plane = model.lm.group->plane = &noting_plane;
-    model_gradients(&model, &history, 0, true);
+    toy.model.world->plane = toy.model.group->plane = &noting_plane;
+    toy_gradients(&toy, &history, 0, true);
     device = &device_cpu, ops = plain;
-    model.lm.world->plane = model.lm.group->plane = staged;
+    toy.model.world->plane = toy.model.group->plane = staged;
 
     for (int i = 0; i < LAYERS; ++i) strcat(expected, forward);
     for (int i = 0; i < LAYERS; ++i) strcat(strcat(expected, backward), "r");
@@ -93,7 +93,7 @@ int main(int argc, char **argv) {
         printf("a step's queues saw\n%s, expected\n%s\n", seen, expected);
     int failed = strcmp(seen, expected) != 0;
     history_free(&history);
-    model_free(&model);
+    toy_free(&toy);
     comm_free(world);
     MPI_Finalize();
     return failed;

@@ -75,11 +75,12 @@ static int32_t *read_symbols(struct archive *file, const char *name, int64_t B, 
 static void compare_routes(struct archive *file, const char *path, const struct routes *routes, const struct step *step,
                            int64_t number) {
     static const char *const names[] = {"experts", "codes"};
-    int64_t N = step->rows * step->lm->config->model.segment;
+    int64_t N = step->rows * step->model->config->model.segment;
     for (int p = 0; p < ROUTE_PATHS; ++p)
-        for (int64_t i = 0; routes->choices[p] && i < step->lm->layers; ++i) {
+        for (int64_t i = 0; routes->choices[p] && i < step->model->layers; ++i) {
             char name[64];
-            int64_t K = p == ROUTE_EXPERTS ? router_choices(&step->lm->blocks[0].moe.router, number) : 1, different = 0;
+            int64_t K = p == ROUTE_EXPERTS ? router_choices(&step->model->blocks[0].moe.router, number) : 1,
+                    different = 0;
             snprintf(name, sizeof name, "/routes/%lld/%s", (long long)i, names[p]);
             int64_t *wide = malloc((size_t)(N * K) * sizeof *wide);
             const struct h5_array *there = archive_find(file, name);
@@ -94,7 +95,7 @@ static void compare_routes(struct archive *file, const char *path, const struct 
         }
 }
 
-static void compare_memory(struct archive *file, const char *path, const struct lm_memory *m) {
+static void compare_memory(struct archive *file, const char *path, const struct memory *m) {
     for (int64_t i = 0; i < m->layers && m->length; ++i) {
         char name[64];
         real *packed = malloc((size_t)(m->rows * m->length * m->d_model) * sizeof *packed);
@@ -140,7 +141,7 @@ static void compare_group(struct archive *file, const char *path, const char *gr
 static void check_file(const char *path) {
     struct archive *file;
     struct config config;
-    struct lm lm;
+    struct model model;
     struct step step;
     const char *json;
     int64_t number, seed;
@@ -153,12 +154,12 @@ static void check_file(const char *path) {
     const struct h5_array *embedding = archive_find(file, "/parameters/embedding.weight");
     if (!embedding) FATAL("%s: no embedding", path);
     struct comm *world = comm_self_new();
-    must(lm_init(&lm, &config, embedding->shape[0], world, true));
-    step_init(&step, &lm);
-    must(checkpoint_read_arrays(file, "/parameters", &lm.params, false, lm.params.data));
-    must(checkpoint_read_arrays(file, "/state", &lm.params, true, lm.params.data));
+    must(model_init(&model, &config, embedding->shape[0], world, true));
+    step_init(&step, &model);
+    must(checkpoint_read_arrays(file, "/parameters", &model.params, false, model.params.data));
+    must(checkpoint_read_arrays(file, "/state", &model.params, true, model.params.data));
     must(checkpoint_read_memory(file, "/memory", &step));
-    int64_t B = config.train.batch, L = config.model.segment, logits = B * L * lm.V;
+    int64_t B = config.train.batch, L = config.model.segment, logits = B * L * model.V;
     int32_t *tokens = read_symbols(file, "/tokens", B, L), *targets = read_symbols(file, "/targets", B, L);
     struct routes routes = {0};
     routes_allocate(&routes, &step);
@@ -171,18 +172,18 @@ static void check_file(const char *path) {
     compare_loss(file, path, "balance_loss", step.stats.balance);
     compare_loss(file, path, "distill_loss", step.stats.distill);
     compare_array(file, path, "/logits", step.keep_logits, logits);
-    compare_group(file, path, "/gradients", &lm.params, false);
+    compare_group(file, path, "/gradients", &model.params, false);
     compare_routes(file, path, &routes, &step, number);
     compare_memory(file, path, &step.memory);
-    lm_after_step(&lm, number);
-    compare_group(file, path, "/after", &lm.params, true);
+    model_after_step(&model, number);
+    compare_group(file, path, "/after", &model.params, true);
 
     routes_free(&routes, &step);
     free(step.keep_logits);
     free(tokens);
     free(targets);
     step_free(&step);
-    lm_free(&lm);
+    model_free(&model);
     comm_free(world);
     archive_close(file);
 }

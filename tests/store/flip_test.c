@@ -21,9 +21,9 @@ static const char *const path = "flip.h5";
 static int failures;
 static struct text text = {.vocabulary = V, .splits[SPLIT_TRAIN].path = "symbols"};
 
-static enum status load(struct model *model) {
+static enum status load(struct toy *toy) {
     struct progress progress;
-    return checkpoint_resume(path, &model->step, &(struct diagnostics){0}, &text, &progress);
+    return checkpoint_resume(path, &toy->step, &(struct diagnostics){0}, &text, &progress);
 }
 
 static enum status verify(void) {
@@ -63,7 +63,7 @@ static enum part part_of(const struct h5_contents *contents, int64_t at) {
     return DESCRIPTION;
 }
 
-static void flip_in(enum part part, const struct h5_contents *contents, struct model *model) {
+static void flip_in(enum part part, const struct h5_contents *contents, struct toy *toy) {
     int fd = open(path, O_RDWR);
     uint64_t random = (uint64_t)part;
     for (int done = 0; done < FLIPS;) {
@@ -73,7 +73,7 @@ static void flip_in(enum part part, const struct h5_contents *contents, struct m
         int bit = (int)(random >> 61);
         flip(fd, at, bit);
         expect(verify(), STATUS_CHECKPOINT, "verify", at);
-        expect(load(model), STATUS_CHECKPOINT, "load", at);
+        expect(load(toy), STATUS_CHECKPOINT, "load", at);
         flip(fd, at, bit);
         done++;
     }
@@ -81,7 +81,7 @@ static void flip_in(enum part part, const struct h5_contents *contents, struct m
 }
 
 /* Of another version, and of this one without checksums. */
-static void other_files(struct model *model) {
+static void other_files(struct toy *toy) {
     const char *const older = "flip.h5: expected format_version 2, found 1: written by an older vqmoe",
                       *const newer = "flip.h5: expected format_version 2, found 3: written by a newer vqmoe",
                       *const bare = "flip.h5: /checksums: expected an array, found none";
@@ -89,7 +89,7 @@ static void other_files(struct model *model) {
         struct h5_attribute attribute = {.name = "format_version", .kind = H5_INTEGER, .integer = version};
         struct h5_contents contents = {.attributes = &attribute, .n_attributes = 1};
         if (h5_create(path, &contents)) FATAL("%s", status_message());
-        enum status status = load(model);
+        enum status status = load(toy);
         const char *expected = version == 1 ? older : version == 2 ? bare : newer;
         if (status == STATUS_CHECKPOINT && !strcmp(status_message(), expected)) {
             status_clear();
@@ -104,26 +104,26 @@ static void other_files(struct model *model) {
 int main(void) {
     struct variant variant = variant_of("flip");
     struct comm *world = comm_self_new();
-    struct model model;
+    struct toy toy;
     struct history history = {0};
     struct archive *archive;
     variant_set(&variant, "quantizer.kind=ema"); /* has state */
     for (int i = 0; i < V; ++i) text.byte_of[i] = (uint8_t)('a' + i);
     ops_init_cpu(1, PRECISION_FP32);
-    if (model_init(&model, &variant, world)) FATAL("%s", status_message());
-    model_start(&model);
-    for (int number = 0; number < 2; ++number) model_step(&model, &history, number, true);
-    expect(checkpoint_write(path, &model.step, &(struct diagnostics){0}, &text,
+    if (toy_init(&toy, &variant, world)) FATAL("%s", status_message());
+    toy_start(&toy);
+    for (int number = 0; number < 2; ++number) toy_step(&toy, &history, number, true);
+    expect(checkpoint_write(path, &toy.step, &(struct diagnostics){0}, &text,
                             &(struct progress){.step = 2, .segment = 2, .best_valid = INFINITY, .validated = true}),
            STATUS_OK, "write", -1);
     if (archive_open(&archive, path, NULL)) FATAL("%s", status_message());
-    for (int part = 0; part < FLIP_PARTS; ++part) flip_in((enum part)part, archive_contents(archive), &model);
+    for (int part = 0; part < FLIP_PARTS; ++part) flip_in((enum part)part, archive_contents(archive), &toy);
     archive_close(archive);
     expect(verify(), STATUS_OK, "verify, whole again", -1);
-    expect(load(&model), STATUS_OK, "load, whole again", -1);
-    other_files(&model);
+    expect(load(&toy), STATUS_OK, "load, whole again", -1);
+    other_files(&toy);
     history_free(&history);
-    model_free(&model);
+    toy_free(&toy);
     comm_free(world);
     return failures != 0;
 }

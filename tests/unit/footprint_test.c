@@ -11,20 +11,20 @@
 /* Arena peak over the formula, once memory is full. */
 static double measure(const char *const *overrides, int n) {
     struct config config;
-    struct lm lm;
+    struct model model;
     struct step step;
     struct comm *world = comm_self_new();
     assert_int_equal(config_load(&config, NULL, 0, overrides, n), STATUS_OK);
-    assert_int_equal(lm_init(&lm, &config, 205, world, true), STATUS_OK);
-    lm_start(&lm);
-    step_init(&step, &lm);
+    assert_int_equal(model_init(&model, &config, 205, world, true), STATUS_OK);
+    model_start(&model);
+    step_init(&step, &model);
     int32_t *tokens = calloc((size_t)(step.rows * config.model.segment), sizeof *tokens);
     for (int64_t i = 0; i < step.rows * config.model.segment; ++i) tokens[i] = (int32_t)(i * 7919 % 205);
     for (int64_t i = 0; i < 3; ++i) step_gradients(&step, i, NULL, tokens, tokens);
     double ratio = (double)step.arenas.here.peak / footprint_of(&step).activations;
     free(tokens);
     step_free(&step);
-    lm_free(&lm);
+    model_free(&model);
     comm_free(world);
     return ratio;
 }

@@ -174,13 +174,13 @@ static void results_are_the_same(void **state) {
 
 static void step_of(const char *const *overrides, int n) {
     struct config config;
-    struct lm lm;
+    struct model model;
     struct step step;
     struct comm *world = comm_self_new();
     assert_int_equal(config_load(&config, NULL, 0, overrides, n), STATUS_OK);
-    assert_int_equal(lm_init(&lm, &config, 205, world, true), STATUS_OK);
-    lm_start(&lm);
-    step_init(&step, &lm);
+    assert_int_equal(model_init(&model, &config, 205, world, true), STATUS_OK);
+    model_start(&model);
+    step_init(&step, &model);
     int32_t *tokens = calloc((size_t)(step.rows * config.model.segment), sizeof *tokens);
     for (int64_t i = 0; i < step.rows * config.model.segment; ++i) tokens[i] = (int32_t)(i * 7919 % 205);
     step_gradients(&step, 0, NULL, tokens, tokens);
@@ -188,13 +188,13 @@ static void step_of(const char *const *overrides, int n) {
     op_times_begin(&times);
     double from = clock_seconds();
     step_gradients(&step, 1, NULL, tokens, tokens);
-    optimizer_update(&lm, 1);
-    lm_after_step(&lm, 1);
+    optimizer_update(&model, 1);
+    model_after_step(&model, 1);
     double seconds = clock_seconds() - from;
     op_times_end(&times);
     free(tokens);
     step_free(&step);
-    lm_free(&lm);
+    model_free(&model);
     comm_free(world);
     assert_true(op_times_sum(&times).seconds > 0 && op_times_sum(&times).seconds <= seconds);
 }

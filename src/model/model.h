@@ -1,22 +1,22 @@
 /* The language model: Transformer-XL (relative attention, memory) or Transformer (absolute), tied embeddings, softmax
  * over V symbols. docs/method.md, section 4. */
-#ifndef VQMOE_LM_H
-#define VQMOE_LM_H
+#ifndef VQMOE_MODEL_H
+#define VQMOE_MODEL_H
 
 #include "model/block.h"
 
 /* Inputs of every layer at the last positions, by batch row: [layers, rows, capacity, d] in device memory, the first
  * `length` positions filled, oldest first. No gradient. A trainer owns one, each evaluation another. */
-struct lm_memory {
+struct memory {
     int64_t layers, rows, capacity, d_model, length;
     real *data;
 };
-void lm_memory_init(struct lm_memory *memory, int64_t layers, int64_t rows, int64_t capacity, int64_t d_model);
+void memory_init(struct memory *memory, int64_t layers, int64_t rows, int64_t capacity, int64_t d_model);
 /* After a step over all rows: `positions` more are filled. */
-void lm_memory_advance(struct lm_memory *memory, int64_t positions);
-void lm_memory_free(struct lm_memory *memory);
+void memory_advance(struct memory *memory, int64_t positions);
+void memory_free(struct memory *memory);
 
-struct lm {
+struct model {
     const struct config *config;
     int64_t V, d_model, layers, E; /* E 0: no experts (router.kind: dense) */
     struct params params;
@@ -33,35 +33,36 @@ struct lm {
 };
 
 /* What one micro-batch adds to the step's losses; this rank's part, in nats per token of the global batch. */
-struct lm_loss {
+struct model_loss {
     double task, vq, balance, distill; /* sums over layers but for task; vq and balance before alpha and lambda */
 };
 
 /* config must outlive the model. Collective over world. STATUS_CONFIG: more ranks than experts, a group size that does
  * not divide the world. */
-enum status lm_init(struct lm *lm, const struct config *config, int64_t V, struct comm *world, bool with_moments);
-void lm_free(struct lm *lm);
+enum status model_init(struct model *model, const struct config *config, int64_t V, struct comm *world,
+                       bool with_moments);
+void model_free(struct model *model);
 /* A fresh model: initial values of parameters and state, from run.seed. */
-void lm_start(struct lm *lm);
+void model_start(struct model *model);
 
 /* The symbols are pass->ids; targets [N] must live until the backward. memory: rows memory_row .. of it are this
  * micro-batch's; they get the new values, the caller advances. targets NULL: no loss, logits alone. Collective over the
  * group (and the world, while training). Takes pass->sums. */
-void lm_forward(struct lm *lm, struct pass *pass, struct routes *routes, struct lm_memory *memory, int64_t memory_row,
-                const int32_t *targets);
+void model_forward(struct model *model, struct pass *pass, struct routes *routes, struct memory *memory,
+                   int64_t memory_row, const int32_t *targets);
 /* What the forward left of losses; waits for the device, so best after the backward is queued. */
-struct lm_loss lm_loss(const struct lm *lm, const struct pass *pass);
+struct model_loss model_loss(const struct model *model, const struct pass *pass);
 /* Adds to every gradient. The logits are gone afterwards. reduce: this is the last micro-batch, and gradients are
  * summed over the ranks that hold the same values: those of a layer while the ones below still go backward. Collective
  * over the group, and where it reduces over the world. */
-void lm_backward(struct lm *lm, const struct pass *pass, bool reduce);
+void model_backward(struct model *model, const struct pass *pass, bool reduce);
 
 /* After the update of step `step`: what no gradient moves. Collective over the world. In a build with assertions every
  * rank's parameters and state are then compared. */
-void lm_after_step(struct lm *lm, int64_t step);
+void model_after_step(struct model *model, int64_t step);
 
 /* The first layer whose output has a value that is not finite: -1 for the embeddings, `layers` for the logits, layers +
  * 1 for none. */
-int64_t lm_first_not_finite(const struct lm *lm, const struct pass *pass);
+int64_t model_first_not_finite(const struct model *model, const struct pass *pass);
 
 #endif
