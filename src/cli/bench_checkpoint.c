@@ -164,9 +164,14 @@ static int64_t resume_bytes(const struct step *step) {
 }
 
 enum status bench_checkpoint(struct step *step, const char *folder) {
-    struct bench b = {.step = step, .world = step->model->world, .text.vocabulary = (int)step->model->V};
+    struct bench b = {
+        .step = step,
+        .world = step->model->world,
+    };
     double snapshot;
-    for (int i = 0; i < b.text.vocabulary; ++i) b.text.byte_of[i] = (uint8_t)i;
+    bool seen[256];
+    for (int i = 0; i < 256; ++i) seen[i] = i < step->model->V;
+    vocabulary_from_bytes(&b.text.vocabulary, seen); /* of words its bytes are few beside the rest */
     snprintf(b.plain, sizeof b.plain, "%s/bench-plain.tmp", folder);
     snprintf(b.whole, sizeof b.whole, "%s/bench-checkpoint.h5", folder);
     b.snapshot = snapshot_new(b.world);

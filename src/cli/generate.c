@@ -10,17 +10,17 @@ enum status cli_generate(const struct arguments *arguments, struct comm *world) 
     struct config config;
     struct model model = {0};
     struct pass_memory arenas = {0};
-    uint8_t bytes[256];
-    int64_t V, step;
+    struct vocabulary vocabulary;
+    int64_t step;
     const char *path = arguments->files[0];
     enum status status =
-        checkpoint_read_config(path, world, &config, arguments->overrides, arguments->n_overrides, bytes, &V, &step);
+        checkpoint_read_config(path, world, &config, arguments->overrides, arguments->n_overrides, &vocabulary, &step);
     if (!status) status = start_operations(&config, world);
-    if (!status) status = comm_agree(world, model_init(&model, &config, V, world, false));
+    if (!status) status = comm_agree(world, model_init(&model, &config, vocabulary.size, world, false));
     if (!status) status = checkpoint_read_parameters(path, &model);
     if (!status) {
         struct generation generation = {
-            .byte_of = bytes,
+            .vocabulary = &vocabulary,
             .prompt = arguments->prompt,
             .tokens = arguments->tokens,
             .temperature = arguments->temperature,
@@ -32,5 +32,6 @@ enum status cli_generate(const struct arguments *arguments, struct comm *world) 
     }
     pass_memory_free(&arenas);
     model_free(&model);
+    vocabulary_free(&vocabulary);
     return status;
 }

@@ -1,4 +1,4 @@
-#include "train/checkpoint.h"
+#include "train/checkpoint_private.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,7 +73,7 @@ void checkpoint_put_arrays(struct snapshot *snapshot, const char *group, const s
     }
 }
 
-static enum status read_array(struct archive *archive, const char *name, const struct param *p, real *at) {
+enum status checkpoint_read_array(struct archive *archive, const char *name, const struct param *p, real *at) {
     size_t bytes = (size_t)p->size * sizeof *at;
     real *values = device_edit(at, bytes);
     enum status status = archive_read(archive, name, real_type, p->rank, p->shape, p->first, p->count, values);
@@ -88,7 +88,7 @@ enum status checkpoint_read_arrays(struct archive *archive, const char *group, c
         char name[H5_MAX_NAME];
         if ((p->placement == PLACE_STATE) != state) continue;
         snprintf(name, sizeof name, "%s/%s", group, p->name);
-        TRY(read_array(archive, name, p, vector + p->offset));
+        TRY(checkpoint_read_array(archive, name, p, vector + p->offset));
     }
     return STATUS_OK;
 }
@@ -174,14 +174,29 @@ static void put_attributes(struct snapshot *snapshot, const struct step *step, c
     snapshot_put_int(snapshot, "validated", progress->validated);
 }
 
+/* Bytes, or words each ended by a line feed; one rank's. */
+static void put_vocabulary(struct snapshot *snapshot, const struct vocabulary *vocabulary, bool mine) {
+    int64_t V = vocabulary->size, length = V;
+    if (vocabulary->bytes) {
+        int64_t *bytes = snapshot_put(snapshot, "/vocabulary", H5T_INT64, 1, &V, 0, mine ? V : 0);
+        for (int64_t i = 0; i < V && mine; ++i) bytes[i] = vocabulary->byte_of[i];
+        return;
+    }
+    length += vocabulary->offset[V];
+    char *at = snapshot_put(snapshot, "/words", H5T_UINT8, 1, &length, 0, mine ? length : 0);
+    for (int64_t i = 0, n; i < V && mine; ++i) {
+        const char *word = vocabulary_symbol(vocabulary, i, &n);
+        at = (char *)memcpy(at, word, (size_t)n) + n;
+        *at++ = '\n';
+    }
+}
+
 void checkpoint_snapshot(struct snapshot *snapshot, struct step *step, struct diagnostics *diagnostics,
                          const struct text *text, const struct progress *progress) {
     const struct model *model = step->model;
     const struct params *params = &model->params;
-    int64_t V = text->vocabulary, mine = model->world->rank ? 0 : V;
     put_attributes(snapshot, step, progress);
-    int64_t *bytes = snapshot_put(snapshot, "/vocabulary", H5T_INT64, 1, &V, 0, mine);
-    for (int64_t i = 0; i < mine; ++i) bytes[i] = text->byte_of[i];
+    put_vocabulary(snapshot, &text->vocabulary, model->world->rank == 0);
     checkpoint_put_arrays(snapshot, "/parameters", model, false, params->data);
     checkpoint_put_arrays(snapshot, "/state", model, true, params->data);
     checkpoint_put_arrays(snapshot, "/moments/first", model, false, params->m);
@@ -201,7 +216,7 @@ enum status checkpoint_write(const char *path, struct step *step, struct diagnos
 
 /* ---- Reading ---- */
 
-static enum status check_version(struct archive *archive) {
+enum status checkpoint_check_version(struct archive *archive) {
     const char *path = archive_path(archive);
     int64_t version;
     TRY(archive_read_int(archive, "format_version", &version));
@@ -213,40 +228,51 @@ static enum status check_version(struct archive *archive) {
     return status_fail(STATUS_CHECKPOINT, "%s: /checksums: expected an array, found none", path);
 }
 
-static enum status read_vocabulary(struct archive *archive, uint8_t *bytes, int64_t *V) {
-    const struct h5_array *found = archive_find(archive, "/vocabulary");
+static enum status read_words(struct archive *archive, const struct h5_array *found, struct vocabulary *vocabulary) {
     const char *path = archive_path(archive);
-    int64_t values[256];
+    char *words = found->rank == 1 ? malloc((size_t)found->shape[0] + 1) : NULL, name[H5_MAX_NAME + 512];
+    if (!words)
+        return status_fail(STATUS_CHECKPOINT, "%s: /words: expected words that fit memory, found %d axes, %lld bytes",
+                           path, found->rank, (long long)found->bytes);
+    snprintf(name, sizeof name, "%s: /words", path);
+    enum status status = archive_read(archive, "/words", H5T_UINT8, 1, found->shape, 0, found->shape[0], words);
+    if (!status && vocabulary_from_words(vocabulary, words, found->shape[0], name)) status = STATUS_CHECKPOINT;
+    free(words);
+    return status;
+}
+
+enum status checkpoint_read_vocabulary(struct archive *archive, struct vocabulary *vocabulary) {
+    const struct h5_array *found = archive_find(archive, "/vocabulary"), *words = archive_find(archive, "/words");
+    const char *path = archive_path(archive);
+    int64_t values[256], last = -1;
+    bool seen[256] = {false};
+    if (words) return read_words(archive, words, vocabulary);
     if (!found || found->rank != 1 || found->shape[0] < 1 || found->shape[0] > 256)
         return status_fail(STATUS_CHECKPOINT,
                            "%s: /vocabulary: expected 1 to 256 bytes, found an array of %d axes, %lld long", path,
                            found ? found->rank : -1, found && found->rank ? (long long)found->shape[0] : 0);
     TRY(archive_read(archive, "/vocabulary", H5T_INT64, 1, found->shape, 0, found->shape[0], values));
-    for (int64_t i = 0; i < found->shape[0]; ++i) {
-        if (values[i] < 0 || values[i] > 255)
-            return status_fail(STATUS_CHECKPOINT, "%s: /vocabulary[%lld]: expected a byte, found %lld", path,
-                               (long long)i, (long long)values[i]);
-        bytes[i] = (uint8_t)values[i];
+    for (int64_t i = 0; i < found->shape[0]; last = values[i++]) {
+        if (values[i] <= last || values[i] > 255)
+            return status_fail(STATUS_CHECKPOINT, "%s: /vocabulary[%lld]: expected a byte above %lld, found %lld", path,
+                               (long long)i, (long long)last, (long long)values[i]);
+        seen[values[i]] = true;
     }
-    *V = found->shape[0];
-    return STATUS_OK;
-}
-
-/* *same: whether the text's symbols are the file's; *V: how many the file has. */
-static enum status compare_vocabulary(struct archive *archive, const struct text *text, bool *same, int64_t *V) {
-    uint8_t bytes[256];
-    TRY(read_vocabulary(archive, bytes, V));
-    *same = *V == text->vocabulary && !memcmp(bytes, text->byte_of, (size_t)*V);
+    vocabulary_from_bytes(vocabulary, seen);
     return STATUS_OK;
 }
 
 static enum status check_vocabulary(struct archive *archive, const struct text *text) {
-    int64_t V;
-    bool same;
-    TRY(compare_vocabulary(archive, text, &same, &V));
-    if (same) return STATUS_OK;
-    return status_fail(STATUS_CHECKPOINT, "%s: /vocabulary: expected the %d bytes of %s, found %lld, or others",
-                       archive_path(archive), text->vocabulary, text->splits[SPLIT_TRAIN].path, (long long)V);
+    const struct vocabulary *ours = &text->vocabulary;
+    struct vocabulary theirs = {0};
+    enum status status = checkpoint_read_vocabulary(archive, &theirs);
+    if (!status && !vocabulary_same(&theirs, ours))
+        status = status_fail(STATUS_CHECKPOINT, "%s: /%s: expected the %lld %s of %s, found %lld %s, or others",
+                             archive_path(archive), theirs.bytes ? "vocabulary" : "words", (long long)ours->size,
+                             ours->bytes ? "bytes" : "words", text->splits[SPLIT_TRAIN].path, (long long)theirs.size,
+                             theirs.bytes ? "bytes" : "words");
+    vocabulary_free(&theirs);
+    return status;
 }
 
 /* What no shape tells apart: another norm, segment, text, ... */
@@ -273,7 +299,7 @@ static enum status read_progress(struct archive *archive, struct progress *progr
 static enum status resume(struct archive *archive, struct step *step, struct diagnostics *diagnostics,
                           const struct text *text, struct progress *progress) {
     struct params *params = &step->model->params;
-    TRY(check_version(archive));
+    TRY(checkpoint_check_version(archive));
     TRY(check_vocabulary(archive, text));
     TRY(check_configuration(archive, step->model->config)); /* says more than a missing array would */
     TRY(read_progress(archive, progress));
@@ -295,11 +321,11 @@ enum status checkpoint_resume(const char *path, struct step *step, struct diagno
 }
 
 static enum status read_config(struct archive *archive, struct config *config, const char *const *overrides,
-                               int n_overrides, uint8_t *bytes, int64_t *V, int64_t *step) {
+                               int n_overrides, struct vocabulary *vocabulary, int64_t *step) {
     const char *json;
-    TRY(check_version(archive));
+    TRY(checkpoint_check_version(archive));
     TRY(archive_read_int(archive, "step", step));
-    TRY(read_vocabulary(archive, bytes, V));
+    TRY(checkpoint_read_vocabulary(archive, vocabulary));
     TRY(archive_read_text(archive, "configuration", &json));
     /* How the writer was laid out is nothing to the reader. */
     const char *own[] = {"parallel.expert=auto", "parallel.threads=auto", "parallel.comm=auto",
@@ -314,11 +340,12 @@ static enum status read_config(struct archive *archive, struct config *config, c
 }
 
 enum status checkpoint_read_config(const char *path, struct comm *world, struct config *config,
-                                   const char *const *overrides, int n_overrides, uint8_t *bytes, int64_t *V,
+                                   const char *const *overrides, int n_overrides, struct vocabulary *vocabulary,
                                    int64_t *step) {
     struct archive *archive;
+    *vocabulary = (struct vocabulary){0};
     TRY(archive_open(&archive, path, world));
-    enum status status = read_config(archive, config, overrides, n_overrides, bytes, V, step);
+    enum status status = read_config(archive, config, overrides, n_overrides, vocabulary, step);
     archive_close(archive);
     return comm_agree(world, status);
 }
@@ -328,87 +355,6 @@ enum status checkpoint_read_parameters(const char *path, struct model *model) {
     TRY(archive_open(&archive, path, model->world));
     enum status status = checkpoint_read_arrays(archive, "/parameters", &model->params, false, model->params.data);
     if (!status) status = checkpoint_read_arrays(archive, "/state", &model->params, true, model->params.data);
-    archive_close(archive);
-    return comm_agree(model->world, status);
-}
-
-/* ---- A new run from other weights ---- */
-
-static void name_in_file(char *name, const struct param *p) {
-    snprintf(name, H5_MAX_NAME, "%s/%s", p->placement == PLACE_STATE ? "/state" : "/parameters", p->name);
-}
-
-/* Whether rows stand for symbols. */
-static bool is_by_symbol(const struct model *model, const struct param *p) {
-    return p == model->embedding || p == model->bias || strstr(p->name, ".router.token_embedding");
-}
-
-/* Whether the file has the array in its very shape. */
-static bool fits(const struct archive *archive, const struct model *model, const struct param *p, bool same_symbols) {
-    char name[H5_MAX_NAME];
-    name_in_file(name, p);
-    const struct h5_array *found = archive_find(archive, name);
-    if (!found || found->rank != p->rank || (is_by_symbol(model, p) && !same_symbols)) return false;
-    return !memcmp(found->shape, p->shape, (size_t)p->rank * sizeof *p->shape);
-}
-
-/* State goes together: half of a router's or quantizer's (counts without their sums, `fitted` without centroids) means
- * nothing. */
-static enum status take(struct archive *archive, const struct model *model, const struct param *p, bool same_symbols,
-                        bool *taken) {
-    const struct params *params = &model->params;
-    char name[H5_MAX_NAME];
-    size_t owner = (size_t)(strrchr(p->name, '.') - p->name) + 1;
-    *taken = fits(archive, model, p, same_symbols);
-    for (int i = 0; i < params->count && p->placement == PLACE_STATE && *taken; ++i)
-        if (params->list[i]->placement == PLACE_STATE && !strncmp(params->list[i]->name, p->name, owner))
-            *taken = fits(archive, model, params->list[i], same_symbols);
-    name_in_file(name, p);
-    return *taken ? read_array(archive, name, p, p->data) : STATUS_OK;
-}
-
-/* What the file has and the model has no place for. */
-static void tell_left(const struct archive *archive, const struct params *params) {
-    const struct h5_contents *contents = archive_contents(archive);
-    for (int i = 0; i < contents->n_arrays; ++i) {
-        const char *name = contents->arrays[i].name;
-        bool known = strncmp(name, "/parameters/", 12) != 0 && strncmp(name, "/state/", 7) != 0;
-        for (int j = 0; j < params->count && !known; ++j) {
-            char ours[H5_MAX_NAME];
-            name_in_file(ours, params->list[j]);
-            known = !strcmp(name, ours);
-        }
-        if (!known) log_info("%s: left, this model has none: %s", archive_path(archive), name);
-    }
-}
-
-static enum status init_from(struct archive *archive, struct model *model, const struct text *text) {
-    const struct params *params = &model->params;
-    const char *path = archive_path(archive);
-    int taken = 0;
-    int64_t V;
-    bool same_symbols;
-    TRY(check_version(archive));
-    TRY(compare_vocabulary(archive, text, &same_symbols, &V));
-    if (!same_symbols)
-        log_info("%s: /vocabulary: %lld bytes, other than the %d of %s: what is by symbol is fresh", path, (long long)V,
-                 text->vocabulary, text->splits[SPLIT_TRAIN].path);
-    for (int i = 0; i < params->count; ++i) {
-        bool one = false;
-        TRY(take(archive, model, params->list[i], same_symbols, &one));
-        taken += one;
-        if (!one) log_info("%s: not taken, fresh: %s", path, params->list[i]->name);
-    }
-    tell_left(archive, params);
-    log_info("%s: %d of %d arrays taken", path, taken, params->count);
-    return taken ? STATUS_OK
-                 : status_fail(STATUS_CHECKPOINT, "%s: expected arrays of this model's shapes, found none", path);
-}
-
-enum status checkpoint_init_from(const char *path, struct model *model, const struct text *text) {
-    struct archive *archive;
-    TRY(archive_open(&archive, path, model->world));
-    enum status status = init_from(archive, model, text);
     archive_close(archive);
     return comm_agree(model->world, status);
 }

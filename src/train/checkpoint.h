@@ -32,17 +32,17 @@ enum status checkpoint_write(const char *path, struct step *step, struct diagnos
  * STATUS_CHECKPOINT. */
 enum status checkpoint_resume(const char *path, struct step *step, struct diagnostics *diagnostics,
                               const struct text *text, struct progress *progress);
-/* The configuration inside (then overrides), and the vocabulary [256] symbol -> byte, its size returned in *V; what
- * eval and generate begin with. step: the number of updates done. */
+/* The configuration inside (then overrides), and the vocabulary, the caller's; what eval and generate begin with. step:
+ * the number of updates done. */
 enum status checkpoint_read_config(const char *path, struct comm *world, struct config *config,
-                                   const char *const *overrides, int n_overrides, uint8_t *bytes, int64_t *V,
+                                   const char *const *overrides, int n_overrides, struct vocabulary *vocabulary,
                                    int64_t *step);
 /* Parameters and state alone. Those that the file has and the model has not (router and mix, where `joint` becomes
  * `discrete`) are left. */
 enum status checkpoint_read_parameters(const char *path, struct model *model);
 /* For a new run: of parameters and state those that the file has in the same shape (state of one router or quantizer
- * together or not at all; of another vocabulary nothing that is by symbol), the others stay as they are; says what was
- * taken and what was left, here and there. STATUS_CHECKPOINT where nothing fits. */
+ * together or not at all), and what is by symbol for the symbols, words or bytes, that both have; the others stay as
+ * they are; says what was taken and what was left, here and there. STATUS_CHECKPOINT where nothing fits. */
 enum status checkpoint_init_from(const char *path, struct model *model, const struct text *text);
 
 /* ---- Parts of it, under any name: used by step files too. Reading is for each rank alone ---- */

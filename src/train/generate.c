@@ -44,20 +44,33 @@ static int32_t sample(const real *logits, int64_t V, const struct generation *g,
     return best;
 }
 
+static const char *const white = " \t\n\v\f\r"; /* what stands between words */
+
 static int64_t encode(const struct model *model, const struct generation *g, int32_t *tokens) {
     int64_t count = 0, left = 0;
-    for (const char *c = g->prompt; *c; ++c) {
-        int32_t symbol = 0;
-        while (symbol < model->V && g->byte_of[symbol] != (uint8_t)*c) ++symbol;
-        if (symbol < model->V)
-            tokens[count++] = symbol;
-        else
-            ++left;
+    bool bytes = g->vocabulary->bytes;
+    for (const char *c = g->prompt; *c;) {
+        size_t length = bytes ? 1 : strcspn(c, white);
+        int32_t symbol = vocabulary_find(g->vocabulary, c, (int64_t)length);
+        if (symbol < 0 && length) symbol = g->vocabulary->unknown;
+        if (symbol >= 0) tokens[count++] = symbol;
+        left += symbol < 0 && length;
+        c += length;
+        if (!bytes) c += strspn(c, white);
     }
     if (left && model->world->rank == 0)
-        log_warning("prompt: %lld bytes are not in the model's alphabet and were left out", (long long)left);
+        log_warning("prompt: %lld %s are not in the model's %s and were left out", (long long)left,
+                    bytes ? "bytes" : "words", bytes ? "alphabet" : "vocabulary");
     if (!count) tokens[count++] = 0;
     return count;
+}
+
+static void write_symbol(const struct vocabulary *vocabulary, int32_t symbol, FILE *out) {
+    int64_t length;
+    const char *text = vocabulary_symbol(vocabulary, symbol, &length);
+    if (!vocabulary->bytes) fputc(symbol == vocabulary->end ? '\n' : ' ', out);
+    if (vocabulary->bytes || symbol != vocabulary->end) fwrite(text, 1, (size_t)length, out);
+    fflush(out);
 }
 
 double generate(struct model *model, const struct generation *g, struct pass_memory *arenas, FILE *out) {
@@ -80,8 +93,7 @@ double generate(struct model *model, const struct generation *g, struct pass_mem
         } while (fed < count);
         if (model->world->rank == 0) {
             tokens[count] = sample(logits, model->V, g, count);
-            fputc(g->byte_of[tokens[count]], out);
-            fflush(out);
+            write_symbol(g->vocabulary, tokens[count], out);
         }
         comm_broadcast(model->world, &tokens[count], sizeof *tokens, 0);
     }

@@ -4,18 +4,19 @@
 
 #include <stdio.h>
 
+#include "data/vocabulary.h"
 #include "model/model.h"
 
 struct generation {
-    const uint8_t *byte_of; /* [V] symbol -> byte */
-    const char *prompt;     /* bytes outside the alphabet are left out, with a warning */
-    int64_t tokens;         /* to generate */
-    double temperature;     /* 0: the most probable symbol */
+    const struct vocabulary *vocabulary;
+    const char *prompt; /* bytes, or words between spaces; those that are no symbols are left out, with a warning */
+    int64_t tokens;     /* to generate */
+    double temperature; /* 0: the most probable symbol */
     uint64_t seed;
     int64_t step; /* updates that the model has seen */
 };
 
-/* Writes the prompt and then each byte to out, on rank 0. Relative attention carries its memory: each symbol is one
+/* Writes the prompt and then each symbol to out, on rank 0. Relative attention carries its memory: each symbol is one
  * pass over one position; absolute attention computes its window of model.segment symbols anew. Returns symbols
  * generated per second. Collective over the world. */
 double generate(struct model *model, const struct generation *generation, struct pass_memory *arenas, FILE *out);

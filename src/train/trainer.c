@@ -46,7 +46,7 @@ enum status trainer_init(struct trainer *t, const struct config *config, struct 
     *t = (struct trainer){.config = config, .world = world, .progress = {.best_valid = INFINITY}, .resumed = resume};
     enum status status = comm_agree(world, open_data(t));
     if (status) return status;
-    status = model_init(&t->model, config, t->text.vocabulary, world, true);
+    status = model_init(&t->model, config, t->text.vocabulary.size, world, true);
     if ((status = comm_agree(world, status))) return status;
     step_init(&t->step, &t->model);
     if (config->diagnostics.every) status = diagnostics_init(&t->diagnostics, &t->model, &t->text);
@@ -71,13 +71,15 @@ void trainer_free(struct trainer *t) {
     *t = (struct trainer){0};
 }
 
-void trainer_read(struct trainer *t) {
+enum status trainer_read(struct trainer *t) {
     int64_t T = t->config->model.segment;
-    for (int64_t j = 0; j < t->step.accumulate; ++j) {
+    enum status status = STATUS_OK;
+    for (int64_t j = 0; j < t->step.accumulate && !status; ++j) {
         const struct micro_batch *micro = &t->step.micro[j];
-        streams_read(&t->streams, t->progress.segment, micro->first, micro->rows, t->tokens + micro->local * T,
-                     t->targets + micro->local * T);
+        status = streams_read(&t->streams, t->progress.segment, micro->first, micro->rows, t->tokens + micro->local * T,
+                              t->targets + micro->local * T, NULL);
     }
+    return comm_agree(t->world, status);
 }
 
 /* Past the last whole segment the next epoch begins, with empty memory. */
@@ -238,7 +240,7 @@ static enum status train_step(struct run *run, struct observer *observer) {
     int64_t number = t->progress.step;
     enum status status = STATUS_OK;
     phase_enter(PHASE_DATA);
-    trainer_read(t);
+    if ((status = trainer_read(t))) return status;
     if (observer && (status = observer->before(observer, &t->step, number))) return status;
     diagnostics_before_step(&t->diagnostics);
     step_queue(&t->step, number, observer ? observer->routes : NULL, t->tokens, t->targets);
@@ -335,10 +337,11 @@ enum status trainer_run(struct trainer *t, bool anew, struct observer *observer)
     TRY(run_folder_begin(config, t->world, t->resumed, anew, &t->progress));
     TRY(comm_agree(t->world, metrics_open(&run.metrics, config->run.dir, t->world->rank, t->progress.step)));
     log_info(
-        "%lld parameters in %d tensors, %lld here of %d ranks x %d threads; %d symbols, %lld segments of %lld x %lld tokens an epoch",
+        "%lld parameters in %d tensors, %lld here of %d ranks x %d threads; %lld symbols, %lld segments of %lld x %lld tokens an epoch",
         (long long)params_global_size(&t->model.params), t->model.params.count,
-        (long long)params_local_size(&t->model.params), t->world->size, omp_get_max_threads(), t->text.vocabulary,
-        (long long)t->streams.segments, (long long)config->train.batch, (long long)config->model.segment);
+        (long long)params_local_size(&t->model.params), t->world->size, omp_get_max_threads(),
+        (long long)t->text.vocabulary.size, (long long)t->streams.segments, (long long)config->train.batch,
+        (long long)config->model.segment);
     saver_init(&run.saver, &t->step, &t->diagnostics, &t->text);
     if (own) saver_has(&run.saver, &t->progress);
     control_start(&run.control, config);

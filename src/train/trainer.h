@@ -32,8 +32,8 @@ enum status trainer_init(struct trainer *trainer, const struct config *config, s
                          const char *init_from);
 void trainer_free(struct trainer *trainer);
 
-/* Reads the next batch into tokens and targets. */
-void trainer_read(struct trainer *trainer);
+/* Reads the next batch into tokens and targets. STATUS_DATA. */
+enum status trainer_read(struct trainer *trainer);
 /* Trains until train.steps: evaluates, writes what is in run.dir (run_folder.h, which was entered before), checkpoints
  * while it goes on. Asked to stop (control.h) it saves and returns STATUS_REQUEUE. anew: a run that begins at step 0
  * may take the place of one that was lost before its first checkpoint. observer may be NULL. */

@@ -96,8 +96,8 @@ static void expect_same_model(const char *name, const struct toy *a, const struc
 /* ---- Checkpoints ---- */
 
 static struct text text_of_symbols(void) {
-    struct text text = {.vocabulary = V, .splits[SPLIT_TRAIN].path = "symbols"};
-    for (int i = 0; i < V; ++i) text.byte_of[i] = (uint8_t)('a' + i);
+    struct text text = {.vocabulary = {.size = V, .bytes = true}, .splits[SPLIT_TRAIN].path = "symbols"};
+    for (int i = 0; i < V; ++i) text.vocabulary.byte_of[i] = (uint8_t)('a' + i);
     return text;
 }
 

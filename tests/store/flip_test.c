@@ -19,7 +19,7 @@ enum { FLIPS = 100 };
 
 static const char *const path = "flip.h5";
 static int failures;
-static struct text text = {.vocabulary = V, .splits[SPLIT_TRAIN].path = "symbols"};
+static struct text text = {.vocabulary = {.size = V, .bytes = true}, .splits[SPLIT_TRAIN].path = "symbols"};
 
 static enum status load(struct toy *toy) {
     struct progress progress;
@@ -108,7 +108,7 @@ int main(void) {
     struct history history = {0};
     struct archive *archive;
     variant_set(&variant, "quantizer.kind=ema"); /* has state */
-    for (int i = 0; i < V; ++i) text.byte_of[i] = (uint8_t)('a' + i);
+    for (int i = 0; i < V; ++i) text.vocabulary.byte_of[i] = (uint8_t)('a' + i);
     ops_init_cpu(1, PRECISION_FP32);
     if (toy_init(&toy, &variant, world)) FATAL("%s", status_message());
     toy_start(&toy);
