@@ -1,0 +1,1 @@
+vqmoe_test(prepare data/prepare_test.c data)
