@@ -11,3 +11,6 @@ foreach(seconds 2 30)
   add_test(NAME fuzz_manifest_${seconds} COMMAND test_fuzz_manifest ${seconds} ${CMAKE_CURRENT_SOURCE_DIR}/data/manifests)
 endforeach()
 set_tests_properties(fuzz_manifest_30 PROPERTIES LABELS long)
+
+add_test(NAME get_data COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/data/get_data)
+set_tests_properties(get_data PROPERTIES SKIP_RETURN_CODE 77)
