@@ -15,10 +15,11 @@ struct arguments {
     const char *init_from;       /* --init-from CHECKPOINT */
     const char *out;             /* --out FILE */
     const char *split;           /* --split NAME */
-    const char *prompt;          /* --prompt TEXT */
+    const char *prompt;          /* --prompt TEXT; "-": standard input */
     const char *record, *replay; /* --record FILE, --replay FILE */
     int64_t tokens, seed, steps; /* --tokens N, --seed N, --steps N */
-    double temperature;          /* --temperature T */
+    double temperature, top_p;   /* --temperature T, --top-p P */
+    int64_t top_k;               /* --top-k K */
     double noise;                /* --noise RATE */
     const char *compare;         /* --compare RUN_A */
     bool routing;                /* --routing */

@@ -6,6 +6,20 @@
 #include "train/generate.h"
 #include "train/start.h"
 
+/* Of rank 0's standard input, all of it. Collective; the caller frees it. */
+static char *read_prompt(struct comm *world) {
+    char *text = NULL;
+    size_t room = 0;
+    ssize_t length = world->rank == 0 ? getdelim(&text, &room, '\0', stdin) : 0;
+    int64_t bytes = length > 0 ? length : 0;
+    comm_broadcast(world, &bytes, sizeof bytes, 0);
+    text = realloc(text, (size_t)bytes + 1);
+    if (!text) FATAL("out of memory");
+    if (bytes) comm_broadcast(world, text, bytes, 0);
+    text[bytes] = '\0';
+    return text;
+}
+
 enum status cli_generate(const struct arguments *arguments, struct comm *world) {
     struct config config;
     struct model model = {0};

@@ -155,6 +155,30 @@ enum status checkpoint_read_memory(struct archive *archive, const char *group, s
     return status;
 }
 
+/* ---- The cursor of shuffled sentences: what is left of each row's, [B, 2] ---- */
+
+static void put_cursor(struct snapshot *snapshot, const struct step *step, const struct progress *progress) {
+    int64_t shape[] = {step->model->config->train.batch, 2}, mine = step->model->world->rank ? 0 : shape[0];
+    if (!progress->rest) return;
+    int64_t *rest = snapshot_put(snapshot, "/cursor", H5T_INT64, 2, shape, 0, mine);
+    for (int64_t b = 0; b < mine; ++b) {
+        rest[2 * b] = progress->rest[b].from;
+        rest[2 * b + 1] = progress->rest[b].count;
+    }
+}
+
+static enum status read_cursor(struct archive *archive, const struct step *step, struct progress *progress) {
+    int64_t shape[] = {step->model->config->train.batch, 2};
+    if (!progress->rest) return STATUS_OK;
+    int64_t *rest = malloc((size_t)(shape[0] * 2) * sizeof *rest);
+    if (!rest) FATAL("out of memory");
+    enum status status = archive_read(archive, "/cursor", H5T_INT64, 2, shape, 0, shape[0], rest);
+    for (int64_t b = 0; b < shape[0] && !status; ++b)
+        progress->rest[b] = (struct rest){rest[2 * b], rest[2 * b + 1]};
+    free(rest);
+    return status;
+}
+
 /* ---- Writing ---- */
 
 static void put_attributes(struct snapshot *snapshot, const struct step *step, const struct progress *progress) {
@@ -186,6 +210,7 @@ void checkpoint_snapshot(struct snapshot *snapshot, struct step *step, struct di
     checkpoint_put_arrays(snapshot, "/state", model, true, params->data);
     checkpoint_put_arrays(snapshot, "/moments/first", model, false, params->m);
     checkpoint_put_arrays(snapshot, "/moments/second", model, false, params->v);
+    put_cursor(snapshot, step, progress);
     diagnostics_save(diagnostics, snapshot);
     checkpoint_put_memory(snapshot, "/memory", step);
 }
@@ -277,6 +302,7 @@ static enum status resume(struct archive *archive, struct step *step, struct dia
     TRY(check_vocabulary(archive, text));
     TRY(check_configuration(archive, step->model->config)); /* says more than a missing array would */
     TRY(read_progress(archive, progress));
+    TRY(read_cursor(archive, step, progress));
     TRY(checkpoint_read_arrays(archive, "/parameters", params, false, params->data));
     TRY(checkpoint_read_arrays(archive, "/state", params, true, params->data));
     TRY(checkpoint_read_arrays(archive, "/moments/first", params, false, params->m));

@@ -3,7 +3,7 @@
 #ifndef VQMOE_CHECKPOINT_H
 #define VQMOE_CHECKPOINT_H
 
-#include "data/text.h"
+#include "data/feed.h"
 #include "store/archive.h"
 #include "store/snapshot.h"
 #include "train/diagnostics.h"
@@ -14,7 +14,8 @@ enum { CHECKPOINT_VERSION = 2 };
 /* Where a run stands, beside its parameters. */
 struct progress {
     int64_t step;           /* updates done */
-    int64_t epoch, segment; /* data cursor: the next segment of the streams */
+    int64_t epoch, segment; /* data cursor: the next segment of the streams, sentence or batch of examples */
+    struct rest *rest;      /* [train.batch] of shuffled sentences, the task's; NULL: there are none */
     double best_valid;      /* lowest validation loss so far, nats per token; infinity before the first */
     int64_t best_step;      /* when that was; 0 before the first */
     bool validated;         /* the validation of this very step is done */
