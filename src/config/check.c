@@ -46,9 +46,10 @@ static enum status check_data(const struct loader *loader) {
     bool one = config->data.kind == DATA_ENWIK8 || config->data.kind == DATA_TEXT8;
     const char *name = !one ? NULL : config->data.valid[0] ? "data.valid" : config->data.test[0] ? "data.test" : NULL;
     if (name)
-        return loader_fail(origin_of(loader, name), name,
-                           "expected nothing where data.kind is enwik8 or text8 (data.train is cut into splits), found '%s'",
-                           config->data.valid[0] ? config->data.valid : config->data.test);
+        return loader_fail(
+            origin_of(loader, name), name,
+            "expected nothing where data.kind is enwik8 or text8 (data.train is cut into splits), found '%s'",
+            config->data.valid[0] ? config->data.valid : config->data.test);
     return check_task(loader);
 }
 

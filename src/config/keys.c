@@ -108,7 +108,8 @@ const struct config_key config_keys[] = {
     {INT(train.log_every, "100", 1, 1e9, "steps between two lines of metrics")},
     {REAL(train.max_minutes, "0", 0, 1e6, "then saves and exits with 85; 0: no limit")},
 
-    {INT(eval.every, "auto", 1, 1e9, "steps between two validations; auto: 4000, classifier an epoch"), WORD("auto", 0)},
+    {INT(eval.every, "auto", 1, 1e9, "steps between two validations; auto: 4000, classifier an epoch"),
+     WORD("auto", 0)},
     {INT(eval.batch, "10", 1, 1e6, "rows")},
     {INT(eval.segment, "128", 1, 65536, "symbols of a row at a time")},
     {INT(eval.memory, "auto", 0, 131072, "auto: as far back as in training"), WORD("auto", -1)},

@@ -96,7 +96,7 @@ bool feed_seek(struct feed *feed, int64_t epoch, int64_t place, const struct res
     if (feed->shuffled != (rest != NULL)) return false;
     for (int64_t b = 0; rest && b < feed->rows; ++b)
         if (!is_inside(feed, &rest[b])) return false;
-    if (rest) memcpy(feed->rest, rest, (size_t)feed->rows * sizeof *rest);
+    if (rest) memmove(feed->rest, rest, (size_t)feed->rows * sizeof *rest); /* may be the feed's own */
     feed->epoch = epoch;
     feed->place = place;
     return true;

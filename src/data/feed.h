@@ -14,8 +14,8 @@ struct rest {
 /* Sentences of an epoch: parts in a permuted order, in each its sentences in a permuted order. A place in it is the
  * number of sentences taken; nobody holds the order itself. */
 struct sentence_order {
-    int64_t epoch, taken;       /* of all sentences of the split */
-    int64_t nth, index;         /* of the permuted parts the nth, of its permuted sentences the next */
+    int64_t epoch, taken; /* of all sentences of the split */
+    int64_t nth, index;   /* of the permuted parts the nth, of its permuted sentences the next */
     struct permutation parts, sentences;
 };
 

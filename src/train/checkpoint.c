@@ -173,8 +173,7 @@ static enum status read_cursor(struct archive *archive, const struct step *step,
     int64_t *rest = malloc((size_t)(shape[0] * 2) * sizeof *rest);
     if (!rest) FATAL("out of memory");
     enum status status = archive_read(archive, "/cursor", H5T_INT64, 2, shape, 0, shape[0], rest);
-    for (int64_t b = 0; b < shape[0] && !status; ++b)
-        progress->rest[b] = (struct rest){rest[2 * b], rest[2 * b + 1]};
+    for (int64_t b = 0; b < shape[0] && !status; ++b) progress->rest[b] = (struct rest){rest[2 * b], rest[2 * b + 1]};
     free(rest);
     return status;
 }

@@ -13,13 +13,22 @@
 
 /* Of a split. */
 struct score {
-    double loss;      /* nats per token; per example */
-    int64_t count;    /* targets scored: tokens, examples */
-    double accuracy;  /* fractions; NAN: a language model's */
+    double loss;     /* nats per token; per example */
+    int64_t count;   /* targets scored: tokens, examples */
+    double accuracy; /* fractions; NAN: a language model's */
     double macro_f1;
-    double figure;    /* the lower the better: what the best checkpoint is chosen by. loss; 1 - accuracy */
-    int stop;         /* of struct verdict, with STATUS_REQUEUE */
+    double figure; /* the lower the better: what the best checkpoint is chosen by. loss; 1 - accuracy */
+    int stop;      /* of struct verdict, with STATUS_REQUEUE */
 };
+
+/* Room for a batch of labelled texts. */
+struct text_batch {
+    struct batch batch;
+    int64_t *numbers;                   /* [rows] of the examples */
+    int32_t *lengths, *labels, *tokens; /* [rows], [rows], [rows length] */
+};
+void text_batch_init(struct text_batch *batch, int64_t rows, int64_t length);
+void text_batch_free(struct text_batch *batch);
 
 struct task {
     const struct task_kind *kind;
@@ -39,15 +48,17 @@ struct task {
     /* A classifier's. */
     struct vocabulary alphabet;
     struct labelled labelled;
+    char *const *class_names; /* [C] */
     struct batches batches;
-    struct scores scores;     /* of the last split */
-    double *weights;          /* [C] of classes in the loss; NULL: all 1 */
-    int64_t epoch, place;     /* the cursor: batch `place` of the epoch */
-    int64_t examples, correct; /* of the last step, over all ranks */
+    struct text_batch batch;         /* that was read */
+    struct scores scores;            /* of the split that was scored last */
+    double *weights;                 /* [C] of classes in the loss; NULL: all 1 */
+    int64_t epoch, place;            /* the cursor: batch `place` of the epoch */
+    int64_t batch_examples, correct; /* of the last step, over all ranks */
 };
 
-/* Opens the data; its symbols are those of checkpoint `from`, where that is not NULL, or else the data's own. Collective
- * over the world, errors agree; task_close takes a zeroed task too. */
+/* Opens the data; its symbols are those of checkpoint `from`, where that is not NULL, or else the data's own.
+ * Collective over the world, errors agree; task_close takes a zeroed task too. */
 enum status task_open(struct task *task, const struct config *config, struct comm *world, const char *from);
 void task_close(struct task *task);
 /* Once the model is there: memory for batches. */
@@ -65,8 +76,9 @@ void task_queue(struct task *task, struct step *step, int64_t number, struct rou
 void task_advance(struct task *task, struct step *step);
 
 bool task_has(const struct task *task, enum split split);
-/* Over all of a split, without dropout, after `step` updates; the same figure on any number of ranks, to rounding. Where
- * control, which may be NULL, is asked to stop it does, without a figure, and returns STATUS_REQUEUE. Collective. */
+/* Over all of a split, without dropout, after `step` updates; the same figure on any number of ranks, to rounding.
+ * Where control, which may be NULL, is asked to stop it does, without a figure, and returns STATUS_REQUEUE. Collective.
+ */
 enum status task_score(struct task *task, struct score *score, struct model *model, enum split split, int64_t step,
                        struct pass_memory *arenas, const struct control *control);
 

@@ -93,7 +93,8 @@ static void language_describe(const struct task *task) {
 }
 
 const struct task_kind task_language = {
-    language_open,  language_close,   language_begin, language_tell,  language_seek, language_read,
-    language_queue, language_advance, has,            language_score, language_seen, language_describe,
+    language_open, language_close, language_begin, language_tell,
+    language_seek, language_read,  language_queue, language_advance,
+    has,           language_score, language_seen,  language_describe,
     NULL,
 };

@@ -23,11 +23,18 @@ static enum status resume_from(struct trainer *t, const char *path) {
     return comm_agree(t->world, task_seek(&t->task, &t->progress, path));
 }
 
+static void resolve(struct config *config, const struct task *task) {
+    int64_t epoch = task->classes ? task->per_epoch : 0;
+    if (epoch && config->train.epochs) config->train.steps = config->train.epochs * epoch;
+    if (!config->eval.every) config->eval.every = epoch ? epoch : 4000;
+}
+
 enum status trainer_init(struct trainer *t, const struct config *config, struct comm *world, const char *resume,
                          const char *init_from) {
-    *t = (struct trainer){.config = config, .world = world, .progress = {.best_valid = INFINITY}, .resumed = resume};
-    TRY(task_open(&t->task, config, world, resume ? resume : init_from));
-    TRY(comm_agree(world, model_init(&t->model, config, t->task.V, t->task.classes, world, true)));
+    *t = (struct trainer){.config = *config, .world = world, .progress = {.best_valid = INFINITY}, .resumed = resume};
+    TRY(task_open(&t->task, &t->config, world, resume ? resume : init_from));
+    resolve(&t->config, &t->task);
+    TRY(comm_agree(world, model_init(&t->model, &t->config, t->task.V, t->task.classes, world, true)));
     step_init(&t->step, &t->model);
     enum status status = task_begin(&t->task, &t->step);
     if (!status && config->diagnostics.every && !t->task.classes)
@@ -40,7 +47,7 @@ enum status trainer_init(struct trainer *t, const struct config *config, struct 
 }
 
 void trainer_free(struct trainer *t) {
-    if (!t->config) return;
+    if (!t->world) return;
     diagnostics_free(&t->diagnostics);
     step_free(&t->step);
     model_free(&t->model);
@@ -74,7 +81,7 @@ static enum status check_finite(const struct trainer *t) {
             return status_fail(
                 STATUS_NOT_FINITE,
                 "step %lld: expected finite parameters, found others in %s; checkpoints in %s are as before",
-                (long long)t->progress.step, params->list[i]->name, t->config->run.dir);
+                (long long)t->progress.step, params->list[i]->name, t->config.run.dir);
     return STATUS_OK;
 }
 
@@ -140,14 +147,14 @@ static enum status test(struct run *run) {
     struct score result;
     char path[CHECKPOINT_PATH];
     if (!task_has(&t->task, SPLIT_TEST)) return STATUS_OK;
-    checkpoints_path(path, t->config->run.dir, t->progress.best_step);
+    checkpoints_path(path, t->config.run.dir, t->progress.best_step);
     int64_t there = access(path, F_OK) == 0;
     comm_broadcast(t->world, &there, sizeof there, 0);
     run->tested_step = there ? t->progress.best_step : t->progress.step;
     if (run->tested_step != t->progress.step) TRY(checkpoint_read_parameters(path, &t->model));
     TRY(score(run, SPLIT_TEST, &result));
     if (run->stop) return STATUS_OK;
-    return task_report(&t->task, t->config->run.dir);
+    return task_report(&t->task, t->config.run.dir);
 }
 
 static double mean_perplexity(const struct step *step) {
@@ -159,13 +166,13 @@ static double mean_perplexity(const struct step *step) {
 /* Fits a terminal of 100 columns. */
 static void format_line(char *out, size_t size, const struct run *run, double rate) {
     const struct trainer *t = run->t;
-    long left = (long)((double)(t->config->train.steps - t->progress.step) * run->seconds_all / (double)run->steps_all);
+    long left = (long)((double)(t->config.train.steps - t->progress.step) * run->seconds_all / (double)run->steps_all);
     char codes[48] = "", figures[TASK_FIGURES];
     task_figures(&t->task, t->step.stats.task, task_accuracy(&t->task), NAN, figures);
     if (t->step.codes)
         snprintf(codes, sizeof codes, ", codes %.1f/%lld", mean_perplexity(&t->step), (long long)t->step.codes);
     snprintf(out, size, "step %lld/%lld: %s, %.0f tokens/s, load %.2f%s, left %ld:%02ld:%02ld",
-             (long long)t->progress.step, (long long)t->config->train.steps, figures, rate, step_load_ratio(&t->step),
+             (long long)t->progress.step, (long long)t->config.train.steps, figures, rate, step_load_ratio(&t->step),
              codes, left / 3600, left / 60 % 60, left % 60);
 }
 
@@ -174,7 +181,7 @@ static enum status report(struct run *run, double lr, double grad_norm) {
     double rate = (double)run->step_tokens / run->step_seconds;
     char text[256];
     format_line(text, sizeof text, run, rate);
-    bool due = t->progress.step % t->config->train.log_every == 0 || t->progress.step == t->config->train.steps;
+    bool due = t->progress.step % t->config.train.log_every == 0 || t->progress.step == t->config.train.steps;
     if (!due) {
         log_progress("%s", text);
         return STATUS_OK;
@@ -219,7 +226,7 @@ static enum status not_finite(const struct trainer *t, double grad_norm) {
                        "step %lld: expected a finite %s, found %g%s: the first value that is not finite is in %s; "
                        "checkpoints in %s are as before",
                        (long long)t->progress.step + 1, loss ? "loss" : "gradient", loss ? stats->loss : grad_norm,
-                       loss ? " nats" : "", where, t->config->run.dir);
+                       loss ? " nats" : "", where, t->config.run.dir);
 }
 
 static enum status train_step(struct run *run, struct observer *observer) {
@@ -249,23 +256,23 @@ static enum status train_step(struct run *run, struct observer *observer) {
     run->tokens_all += t->task.batch_tokens;
     run->steps_since++;
     run->steps_all++;
-    return report(run, optimizer_lr(t->config, number), grad_norm);
+    return report(run, optimizer_lr(&t->config, number), grad_norm);
 }
 
 /* Before a checkpoint of the same step: a run that goes on from it has this line. */
 static enum status look(struct run *run, bool end) {
     struct trainer *t = run->t;
-    int64_t every = t->config->diagnostics.every;
+    int64_t every = t->config.diagnostics.every;
     bool regular = every && t->progress.step % every == 0;
     if (!every || !(regular || end)) return STATUS_OK;
     phase_enter(PHASE_LOOK);
-    return diagnostics_line(&t->diagnostics, &run->metrics, &t->step.arenas, t->config->run.dir, t->progress.step,
+    return diagnostics_line(&t->diagnostics, &run->metrics, &t->step.arenas, t->config.run.dir, t->progress.step,
                             regular);
 }
 
 /* All steps are done, or enough validations in a row found nothing better. */
 static bool is_over(const struct trainer *t) {
-    const struct config *config = t->config;
+    const struct config *config = &t->config;
     int64_t patience = config->classifier.patience * config->eval.every;
     if (t->progress.step >= config->train.steps) return true;
     return t->task.classes && patience && t->progress.validated && isfinite(t->progress.best_valid) &&
@@ -275,7 +282,7 @@ static bool is_over(const struct trainer *t) {
 /* What is due between two steps, each at most once, also where a run begins again here. */
 static enum status between_steps(struct run *run, bool trained) {
     struct trainer *t = run->t;
-    const struct config *config = t->config;
+    const struct config *config = &t->config;
     int64_t step = t->progress.step;
     bool last = step == config->train.steps, best = false;
     struct verdict verdict = control_agree(&run->control, t->world, saver_is_writing(&run->saver));
@@ -314,28 +321,28 @@ static void summary(const struct run *run) {
                  (long long)run->saver.count, 1e-6 * (double)run->saver.bytes, run->saver.stall);
     if (isfinite(t->progress.best_valid)) {
         char path[CHECKPOINT_PATH];
-        checkpoints_path(path, t->config->run.dir, t->progress.best_step);
+        checkpoints_path(path, t->config.run.dir, t->progress.best_step);
         task_best(&t->task, t->progress.best_valid, figures);
         log_info("best valid %s, of step %lld%s%s", figures, (long long)t->progress.best_step,
                  access(path, F_OK) ? ", not of this folder" : ": ", access(path, F_OK) ? "" : path);
     }
     if (run->stop)
         log_info("asked to stop by %s: saved at step %lld, go on with --resume %s", control_reason(run->stop),
-                 (long long)t->progress.step, t->config->run.dir);
+                 (long long)t->progress.step, t->config.run.dir);
 }
 
 /* A run that was over before: all is done but perhaps its test, which a lost job may have missed. */
 static bool is_done(const struct trainer *t, bool own) {
     if (!is_over(t) || (t->progress.step && !t->progress.validated)) return false;
     if (!own || !t->progress.step || !task_has(&t->task, SPLIT_TEST)) return true;
-    int64_t tested = t->world->rank == 0 && metrics_has(t->config->run.dir, t->progress.step, "test");
+    int64_t tested = t->world->rank == 0 && metrics_has(t->config.run.dir, t->progress.step, "test");
     comm_broadcast(t->world, &tested, sizeof tested, 0);
     return tested;
 }
 
 enum status trainer_run(struct trainer *t, bool anew, struct observer *observer) {
     struct run run = {.t = t};
-    const struct config *config = t->config;
+    const struct config *config = &t->config;
     int64_t own = run_folder_holds(config, t->resumed);
     comm_broadcast(t->world, &own, sizeof own, 0);
     if (is_done(t, own)) {

@@ -14,7 +14,7 @@ struct observer {
 };
 
 struct trainer {
-    const struct config *config;
+    struct config config; /* with what the data decides: epochs in steps, eval.every */
     struct comm *world;
     struct task task;
     struct model model;
@@ -32,8 +32,9 @@ enum status trainer_init(struct trainer *trainer, const struct config *config, s
 void trainer_free(struct trainer *trainer);
 
 /* Trains until train.steps: evaluates, writes what is in run.dir (run_folder.h, which was entered before), checkpoints
- * while it goes on, and tests the best of them at the end. Asked to stop (control.h) it saves and returns STATUS_REQUEUE. anew: a run that begins at step 0
- * may take the place of one that was lost before its first checkpoint. observer may be NULL. */
+ * while it goes on, and tests the best of them at the end. Asked to stop (control.h) it saves and returns
+ * STATUS_REQUEUE. anew: a run that begins at step 0 may take the place of one that was lost before its first
+ * checkpoint. observer may be NULL. */
 enum status trainer_run(struct trainer *trainer, bool anew, struct observer *observer);
 
 #endif
