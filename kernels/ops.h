@@ -127,12 +127,15 @@ struct ops {
                                const real *r, const real *bias_w, const real *bias_r, struct arena *scratch,
                                const struct attention_shape *shape);
 
-    /* losses [N] = lse - logits [n, targets[n]]; lse [N] */
+    /* losses [N] = lse - logits [n, targets[n]]; lse [N]. Target -1: not among these, loss lse. */
     void (*cross_entropy_forward)(real *losses, real *lse, const real *logits, const int32_t *targets, int64_t N,
                                   int64_t V);
-    /* dlogits = scale (softmax - onehot); may be logits itself */
+    /* dlogits = scale (softmax - onehot); may be logits itself. Target -1: no onehot. */
     void (*cross_entropy_backward)(real *dlogits, const real *logits, const real *lse, const int32_t *targets,
                                    double scale, int64_t N, int64_t V);
+    /* The two of the forward over P parts of each row's logits, parts [P, 2, N] = losses and lse of each part; a part
+     * of no logits has -1e30 in both. In the order of the parts. */
+    void (*cross_entropy_join)(real *losses, real *lse, const real *parts, int64_t P, int64_t N);
 
     /* out [N, D] = in / max(norm, floor), norms [N]; out may be in */
     void (*normalize_rows_forward)(real *out, real *norms, const real *in, double floor, int64_t N, int64_t D);
@@ -204,8 +207,7 @@ struct ops {
     void (*mix_backward)(real *da, real *db, real *dlogits, const real *dout, const real *gates, const real *a,
                          const real *b, int64_t N, int64_t D);
 
-    /* norm [1] = sqrt(squares [0] + squares [1]), scale [1] = min(1, clip / (norm + 1e-6)), not finite where norm is
-     * not */
+    /* norm [1] = sqrt(sum of squares [3]), scale [1] = min(1, clip / (norm + 1e-6)), not finite where norm is not */
     void (*clip_scale)(double *scale, double *norm, const double *squares, double clip);
     /* Adam: m, v and the parameter from scale [1] times the gradient; correction1 = 1 - beta1^t and so on (arXiv
      * 1412.6980). Nothing changes where scale is not finite. */

@@ -24,7 +24,8 @@ struct pass {
     int64_t ranks;           /* that share a micro-batch */
     int64_t tokens_global;   /* over all ranks and micro-batches: what means divide by */
     double dropout, attention_dropout;
-    const int32_t *ids; /* [tokens] the symbols, device memory; they live until the backward */
+    const int32_t *ids;      /* [tokens] the symbols, device memory; they live until the backward, as on the host */
+    const int32_t *ids_host; /* [tokens] */
 };
 
 /* The memory of passes that follow one another. Zeroed is empty. */

@@ -22,6 +22,7 @@ static int64_t row_elements(const struct param *p) {
 }
 
 static struct turns turns_of(const struct comm *holders, int64_t elements) {
+    if (!holders) return (struct turns){0, 0, elements};
     return (struct turns){0, elements * holders->rank / holders->size, elements * (holders->rank + 1) / holders->size};
 }
 
@@ -45,31 +46,34 @@ static void put_rows(struct snapshot *snapshot, const char *name, const struct p
     if (count) device->download(place, at + first * row, (size_t)(count * row) * sizeof *at);
 }
 
-/* All ranks of the world hold it alike; of experts those that hold the same ones. */
-static const struct comm *holders_of(const struct model *model, const struct param *p) {
-    return p->placement == PLACE_EXPERT ? model->replicas : model->world;
+/* All ranks of the world hold it alike; of experts those that hold the same ones; NULL: this rank's rows are its own
+ * alone. */
+static const struct comm *holders_of(const struct model *model, enum placement placement) {
+    if (placement == PLACE_VOCABULARY) return NULL;
+    return placement == PLACE_EXPERT ? model->replicas : model->world;
 }
 
 void checkpoint_put_array(struct snapshot *snapshot, const char *name, const struct model *model, const struct param *p,
                           const real *at) {
-    struct turns turns = turns_of(holders_of(model, p), p->size);
+    struct turns turns = turns_of(holders_of(model, p->placement), p->size);
     put_rows(snapshot, name, p, at, &turns);
 }
 
 void checkpoint_put_arrays(struct snapshot *snapshot, const char *group, const struct model *model, bool state,
                            const real *vector) {
     const struct params *params = &model->params;
-    int64_t elements[2] = {0}; /* all ranks', then experts */
+    int64_t elements[PLACEMENTS] = {0};
+    struct turns turns[PLACEMENTS];
     for (int i = 0; i < params->count; ++i)
         if ((params->list[i]->placement == PLACE_STATE) == state)
-            elements[params->list[i]->placement == PLACE_EXPERT] += params->list[i]->size;
-    struct turns turns[] = {turns_of(model->world, elements[0]), turns_of(model->replicas, elements[1])};
+            elements[params->list[i]->placement] += params->list[i]->size;
+    for (int i = 0; i < PLACEMENTS; ++i) turns[i] = turns_of(holders_of(model, (enum placement)i), elements[i]);
     for (int i = 0; i < params->count; ++i) {
         const struct param *p = params->list[i];
         char name[H5_MAX_NAME];
         if ((p->placement == PLACE_STATE) != state) continue;
         snprintf(name, sizeof name, "%s/%s", group, p->name);
-        put_rows(snapshot, name, p, vector + p->offset, &turns[p->placement == PLACE_EXPERT]);
+        put_rows(snapshot, name, p, vector + p->offset, &turns[p->placement]);
     }
 }
 
@@ -327,8 +331,8 @@ static enum status read_config(struct archive *archive, struct config *config, c
     TRY(read_vocabulary(archive, bytes, V));
     TRY(archive_read_text(archive, "configuration", &json));
     /* How the writer was laid out is nothing to the reader. */
-    const char *own[] = {"parallel.expert=auto", "parallel.threads=auto", "parallel.comm=auto",
-                         "parallel.share_gpus=false", "device=auto"};
+    const char *own[] = {"parallel.expert=auto",      "parallel.threads=auto",     "parallel.comm=auto",
+                         "parallel.share_gpus=false", "parallel.vocabulary=false", "device=auto"};
     enum { OWN = sizeof own / sizeof *own };
     const char **all = malloc((size_t)(OWN + n_overrides) * sizeof *all);
     if (!all) FATAL("out of memory");
@@ -364,16 +368,17 @@ static void name_in_file(char *name, const struct param *p) {
 }
 
 /* Whether rows stand for symbols. */
-static bool is_by_symbol(const struct model *model, const struct param *p) {
-    return p == model->embedding || p == model->bias || strstr(p->name, ".router.token_embedding");
+static bool is_by_symbol(const struct param *p) {
+    return !strncmp(p->name, "embedding.", 10) || !strncmp(p->name, "softmax.", 8) ||
+           strstr(p->name, ".router.token_embedding");
 }
 
 /* Whether the file has the array in its very shape. */
-static bool fits(const struct archive *archive, const struct model *model, const struct param *p, bool same_symbols) {
+static bool fits(const struct archive *archive, const struct param *p, bool same_symbols) {
     char name[H5_MAX_NAME];
     name_in_file(name, p);
     const struct h5_array *found = archive_find(archive, name);
-    if (!found || found->rank != p->rank || (is_by_symbol(model, p) && !same_symbols)) return false;
+    if (!found || found->rank != p->rank || (is_by_symbol(p) && !same_symbols)) return false;
     return !memcmp(found->shape, p->shape, (size_t)p->rank * sizeof *p->shape);
 }
 
@@ -384,10 +389,10 @@ static enum status take(struct archive *archive, const struct model *model, cons
     const struct params *params = &model->params;
     char name[H5_MAX_NAME];
     size_t owner = (size_t)(strrchr(p->name, '.') - p->name) + 1;
-    *taken = fits(archive, model, p, same_symbols);
+    *taken = fits(archive, p, same_symbols);
     for (int i = 0; i < params->count && p->placement == PLACE_STATE && *taken; ++i)
         if (params->list[i]->placement == PLACE_STATE && !strncmp(params->list[i]->name, p->name, owner))
-            *taken = fits(archive, model, params->list[i], same_symbols);
+            *taken = fits(archive, params->list[i], same_symbols);
     name_in_file(name, p);
     return *taken ? read_array(archive, name, p, p->data) : STATUS_OK;
 }

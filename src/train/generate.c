@@ -19,13 +19,13 @@ static const real *logits_after(struct model *model, const struct generation *g,
                         .tokens_micro = T,
                         .tokens_global = 1};
     pass_memory_reset(arenas);
+    pass.ids_host = tokens;
     pass.ids = pass_upload(&pass, tokens, pass.tokens);
     model_forward(model, &pass, NULL, memory, 0, NULL);
     if (memory) memory_advance(memory, T);
-    if (!rows) return NULL;
-    real *logits = ARENA_ARRAY(pass.host, real, model->V);
-    device->download(logits, model->logits + (T - 1) * model->V, (size_t)model->V * sizeof *logits);
-    return logits;
+    real *logits = ARENA_ARRAY(pass.host, real, rows * model->V);
+    softmax_scores(&model->softmax, &pass, logits, model->hidden + rows * (T - 1) * model->d_model, rows);
+    return rows ? logits : NULL;
 }
 
 /* The symbol of the next piece of a prompt (a byte, a word, a line's end); its length in *length, 0 at the end. */

@@ -98,9 +98,10 @@ static struct pass pass_of(struct step *step, const struct micro_batch *micro, i
 }
 
 static void keep_logits(const struct step *step, int64_t at) {
-    int64_t n = step->pending.tokens * step->model->V;
+    const struct model *model = step->model;
     if (step->keep_logits)
-        device->download(step->keep_logits + at * step->model->V, step->model->logits, (size_t)n * sizeof(real));
+        softmax_scores(&model->softmax, &step->pending, step->keep_logits + at * model->V, model->hidden,
+                       step->pending.tokens);
 }
 
 void step_queue(struct step *step, int64_t number, struct routes *routes, const int32_t *tokens,
@@ -118,10 +119,11 @@ void step_queue(struct step *step, int64_t number, struct routes *routes, const 
         pass_memory_reset(&step->arenas);
         struct pass *pass = &step->pending;
         *pass = pass_of(step, &step->micro[j], number);
-        pass->ids = pass_upload(pass, tokens + at, pass->tokens);
+        pass->ids_host = tokens + at;
+        pass->ids = pass_upload(pass, pass->ids_host, pass->tokens);
         if (routes) routes->at = at;
         model_forward(model, pass, routes, model->config->model.memory ? &step->memory : NULL, step->micro[j].local,
-                      pass_upload(pass, targets + at, pass->tokens));
+                      targets + at);
         keep_logits(step, at);
         phase_enter(PHASE_BACKWARD);
         model_backward(model, pass, j == step->accumulate - 1);

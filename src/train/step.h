@@ -36,7 +36,7 @@ struct step {
     double *packed;            /* [n_packed] the stats as one vector, for one reduction */
     int64_t n_packed;
     struct pass pending; /* the last micro-batch's, until step_collect */
-    real *keep_logits;   /* host [rows T, V] filled if not NULL (the caller's) */
+    real *keep_logits; /* host [rows T, V] filled by softmax_scores if not NULL (the caller's; on all ranks or none) */
 };
 
 void step_init(struct step *step, struct model *model);
