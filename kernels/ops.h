@@ -30,9 +30,12 @@ struct dropout {
     struct rng_place place;
 };
 
-/* Queries are the last T of S keys. r is indexed by distance from the far end: row s holds distance S - 1 - s. */
+/* Queries are the last T of S keys. r is indexed by distance from the far end: row s holds distance S - 1 - s. Keys
+ * before first[b] are padding: probability 0 and no gradient; queries there give 0 (lse too) and get none. What stands
+ * in padding must be finite. */
 struct attention_shape {
     int64_t B, T, S, H, D;
+    const int32_t *first;   /* [B] 0 .. S; NULL: no padding */
     int64_t row_first;      /* global number of batch row 0, for dropout: g = (row_first + b) T + t */
     struct dropout dropout; /* on probabilities; column = key, lane = head */
 };

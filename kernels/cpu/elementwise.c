@@ -114,14 +114,15 @@ static void dropout_factors(real *factor, const struct dropout *dropout, uint32_
     for (int i = 0; i < DROPOUT_CHUNK; ++i) factor[i] = words[i & 3][i >> 2] >= threshold ? scale : 0;
 }
 
-void dropout_row(real *values, const struct dropout *dropout, uint32_t row, int64_t n) {
+void dropout_row(real *values, const struct dropout *dropout, uint32_t row, int64_t first, int64_t n) {
     uint32_t threshold = (uint32_t)(dropout->p * 0x1p32);
     real scale = (real)(1 / (1 - dropout->p));
-    for (int64_t first = 0; first < n; first += DROPOUT_CHUNK) {
+    int64_t before = first % 4; /* four columns are one draw */
+    for (int64_t at = -before; at < n; at += DROPOUT_CHUNK) {
         real factor[DROPOUT_CHUNK];
-        dropout_factors(factor, dropout, threshold, scale, row, first);
-        int64_t count = n - first < DROPOUT_CHUNK ? n - first : DROPOUT_CHUNK;
-        for (int64_t i = 0; i < count; ++i) values[first + i] *= factor[i];
+        dropout_factors(factor, dropout, threshold, scale, row, first + at);
+        int64_t count = n - at < DROPOUT_CHUNK ? n - at : DROPOUT_CHUNK;
+        for (int64_t i = at < 0 ? before : 0; i < count; ++i) values[at + i] *= factor[i];
     }
 }
 
@@ -158,7 +159,7 @@ static void relu_forward(real *hidden, const real *bias, const int64_t *rows, st
             real x = h[i] + bias[i];
             h[i] = x > 0 || x != x ? x : 0; /* a NaN stays one, for the check of the loss */
         }
-        if (rows && dropout.p > 0) dropout_row(h, &dropout, (uint32_t)rows[n], D);
+        if (rows && dropout.p > 0) dropout_row(h, &dropout, (uint32_t)rows[n], 0, D);
     }
 }
 
