@@ -43,6 +43,16 @@ static void add_scaled(real *out, const real *in, double scale, int64_t n) {
     for (int64_t i = 0; i < n; ++i) out[i] += factor * in[i];
 }
 
+static void tanh_forward(real *out, const real *in, int64_t n) {
+#pragma omp parallel for schedule(static) if (n > PARALLEL_MIN)
+    for (int64_t i = 0; i < n; ++i) out[i] = (real)tanh((double)in[i]);
+}
+
+static void tanh_backward(real *din, const real *dout, const real *out, int64_t n) {
+#pragma omp parallel for schedule(static) if (n > PARALLEL_MIN)
+    for (int64_t i = 0; i < n; ++i) din[i] = dout[i] * (1 - out[i] * out[i]);
+}
+
 /* Sums go over blocks of fixed size, then over blocks: the number of threads does not change the bits. */
 enum { SUM_BLOCK = 4096 };
 
@@ -209,6 +219,8 @@ void cpu_elementwise_ops(struct ops *table) {
     table->add_rows = add_rows;
     table->add = add;
     table->add_scaled = add_scaled;
+    table->tanh_forward = tanh_forward;
+    table->tanh_backward = tanh_backward;
     table->sum = sum;
     table->sum_squares = sum_squares;
     table->all_finite = all_finite;

@@ -1,9 +1,12 @@
 /* The language model: Transformer-XL (relative attention, memory) or Transformer (absolute), tied embeddings, softmax
- * over V symbols. docs/method.md, section 4. */
+ * over V symbols. Or the classifier: the same blocks on ragged rows without memory, and a head in place of the softmax.
+ * docs/method.md, sections 4 and 5. */
 #ifndef VQMOE_MODEL_H
 #define VQMOE_MODEL_H
 
 #include "model/block.h"
+#include "nn/head.h"
+#include "nn/ragged.h"
 
 /* Inputs of every layer at the last positions, by batch row: [layers, rows, capacity, d] in device memory, the first
  * `length` positions filled, oldest first. No gradient. A trainer owns one, each evaluation another. */
@@ -20,9 +23,10 @@ struct model {
     const struct config *config;
     int64_t V, d_model, layers, E; /* E 0: no experts (router.kind: dense) */
     struct params params;
-    struct param *embedding, *bias; /* [V, d], [V] */
+    struct param *embedding, *bias; /* [V, d], [V]; no bias in a classifier */
     struct param *bias_w, *bias_r;  /* [H, D]; NULL where absolute */
     struct block *blocks;           /* [layers] */
+    struct head head;               /* of a classifier; head.classes 0: there is none */
     struct comm *world, *group;     /* group: expert-parallel, made from world, owned */
     struct comm *replicas;          /* ranks of the other groups that hold the same experts, owned */
 
@@ -32,22 +36,25 @@ struct model {
     real *hidden, *logits, *lse, *losses; /* [N, d] after dropout, [N, V], [N], [N] */
 };
 
-/* What one micro-batch adds to the step's losses; this rank's part, in nats per token of the global batch. */
+/* What one micro-batch adds to the step's losses; this rank's part, in nats per token of the global batch (a
+ * classifier's task: per example). */
 struct model_loss {
     double task, vq, balance, distill; /* sums over layers but for task; vq and balance before alpha and lambda */
 };
 
-/* config must outlive the model. Collective over world. STATUS_CONFIG: more ranks than experts, a group size that does
+/* classes: of a classifier (model.kind), whose V counts the appended symbol too; else 0. config must outlive the model.
+ * Collective over world. STATUS_CONFIG: more ranks than experts, a group size that does
  * not divide the world. */
-enum status model_init(struct model *model, const struct config *config, int64_t V, struct comm *world,
+enum status model_init(struct model *model, const struct config *config, int64_t V, int64_t classes, struct comm *world,
                        bool with_moments);
 void model_free(struct model *model);
 /* A fresh model: initial values of parameters and state, from run.seed. */
 void model_start(struct model *model);
 
 /* The symbols are pass->ids; targets [N] must live until the backward. memory: rows memory_row .. of it are this
- * micro-batch's; they get the new values, the caller advances. targets NULL: no loss, logits alone. Collective over the
- * group (and the world, while training). Takes pass->sums. */
+ * micro-batch's; they get the new values, the caller advances. targets NULL: no loss, logits alone. A classifier's pass
+ * is ragged and its targets are labels [B], with pass->shares their parts in the mean; its logits are head.logits.
+ * Collective over the group (and the world, while training). Takes pass->sums. */
 void model_forward(struct model *model, struct pass *pass, struct routes *routes, struct memory *memory,
                    int64_t memory_row, const int32_t *targets);
 /* What the forward left of losses; waits for the device, so best after the backward is queued. */

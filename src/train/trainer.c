@@ -46,7 +46,7 @@ enum status trainer_init(struct trainer *t, const struct config *config, struct 
     *t = (struct trainer){.config = config, .world = world, .progress = {.best_valid = INFINITY}, .resumed = resume};
     enum status status = comm_agree(world, open_data(t));
     if (status) return status;
-    status = model_init(&t->model, config, t->text.vocabulary, world, true);
+    status = model_init(&t->model, config, t->text.vocabulary, 0, world, true);
     if ((status = comm_agree(world, status))) return status;
     step_init(&t->step, &t->model);
     if (config->diagnostics.every) status = diagnostics_init(&t->diagnostics, &t->model, &t->text);
