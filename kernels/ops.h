@@ -30,9 +30,12 @@ struct dropout {
     struct rng_place place;
 };
 
-/* Queries are the last T of S keys. r is indexed by distance from the far end: row s holds distance S - 1 - s. */
+/* Queries are the last T of S keys. r is indexed by distance from the far end: row s holds distance S - 1 - s. Keys
+ * before first[b] are padding: probability 0 and no gradient; queries there give 0 (lse too) and get none. What stands
+ * in padding must be finite. */
 struct attention_shape {
     int64_t B, T, S, H, D;
+    const int32_t *first;   /* [B] 0 .. S; NULL: no padding */
     int64_t row_first;      /* global number of batch row 0, for dropout: g = (row_first + b) T + t */
     struct dropout dropout; /* on probabilities; column = key, lane = head */
 };
@@ -84,8 +87,10 @@ struct ops {
     /* Row r of width D: out[r out_stride + i] = in[r in_stride + i]; add_rows: += . Rows do not overlap. */
     void (*copy_rows)(real *out, int64_t out_stride, const real *in, int64_t in_stride, int64_t N, int64_t D);
     void (*add_rows)(real *out, int64_t out_stride, const real *in, int64_t in_stride, int64_t N, int64_t D);
-    void (*add)(real *out, const real *a, const real *b, int64_t n);        /* out = a + b; out may be a or b */
-    void (*add_scaled)(real *out, const real *in, double scale, int64_t n); /* out += scale in; in may be out */
+    void (*add)(real *out, const real *a, const real *b, int64_t n);                /* out = a + b; out may be a or b */
+    void (*add_scaled)(real *out, const real *in, double scale, int64_t n);         /* out += scale in; in may be out */
+    void (*tanh_forward)(real *out, const real *in, int64_t n);                     /* out may be in */
+    void (*tanh_backward)(real *din, const real *dout, const real *out, int64_t n); /* din may be dout */
     void (*sum)(double *out, const real *in, int64_t n);
     void (*sum_squares)(double *out, const real *in, int64_t n);
     bool (*all_finite)(const real *in, int64_t n); /* waits */

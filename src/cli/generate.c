@@ -30,7 +30,7 @@ enum status cli_generate(const struct arguments *arguments, struct comm *world) 
     enum status status =
         checkpoint_read_config(path, world, &config, arguments->overrides, arguments->n_overrides, bytes, &V, &step);
     if (!status) status = start_operations(&config, world);
-    if (!status) status = comm_agree(world, model_init(&model, &config, V, world, false));
+    if (!status) status = comm_agree(world, model_init(&model, &config, V, 0, world, false));
     if (!status) status = checkpoint_read_parameters(path, &model);
     if (!status) {
         struct generation generation = {

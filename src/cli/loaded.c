@@ -36,7 +36,7 @@ enum status loaded_open(struct loaded *loaded, const struct arguments *arguments
     status = text_open(&loaded->text, config);
     if (!status) status = take_alphabet(&loaded->text, bytes, V, path);
     if ((status = comm_agree(world, status))) return status;
-    if ((status = comm_agree(world, model_init(&loaded->model, config, V, world, false)))) return status;
+    if ((status = comm_agree(world, model_init(&loaded->model, config, V, 0, world, false)))) return status;
     return checkpoint_read_parameters(path, &loaded->model);
 }
 

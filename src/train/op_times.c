@@ -10,7 +10,7 @@
 #define NAMES(X) \
     X(gemm) X(gemm_batched) X(linear_forward) X(linear_backward) X(linear_exact_forward) X(linear_exact_backward) \
     X(grouped_linear_forward) X(grouped_linear_backward) X(grouped_relu_forward) X(grouped_relu_backward) X(fill) \
-    X(copy) X(copy_rows) X(add_rows) X(add) X(add_scaled) X(sum) X(sum_squares) X(all_finite) X(take_column) \
+    X(copy) X(copy_rows) X(add_rows) X(add) X(add_scaled) X(tanh_forward) X(tanh_backward) X(sum) X(sum_squares) X(all_finite) X(take_column) \
     X(modulo) X(histogram) X(embedding_forward) X(embedding_backward) X(sinusoid) X(layer_norm_forward) \
     X(layer_norm_backward) X(dropout) X(attention_forward) X(attention_backward) X(cross_entropy_forward) \
     X(cross_entropy_backward) X(cross_entropy_join) X(normalize_rows_forward) X(normalize_rows_backward) X(top_k) \
@@ -252,6 +252,8 @@ TIMED(add_rows, (real * out, int64_t out_stride, const real *in, int64_t in_stri
 TIMED(add, (real * out, const real *a, const real *b, int64_t n), (out, a, b, n), REALS((a == b ? 2 : 3) * n))
 TIMED(add_scaled, (real * out, const real *in, double scale, int64_t n), (out, in, scale, n),
       REALS((in == out ? 2 : 3) * n))
+TIMED(tanh_forward, (real * out, const real *in, int64_t n), (out, in, n), REALS(2 * n))
+TIMED(tanh_backward, (real * din, const real *dout, const real *out, int64_t n), (din, dout, out, n), REALS(3 * n))
 TIMED(sum, (double *out, const real *in, int64_t n), (out, in, n), REALS(n) + INT64S(1))
 TIMED(sum_squares, (double *out, const real *in, int64_t n), (out, in, n), REALS(n) + INT64S(1))
 TIMED(take_column, (int32_t * out, const int32_t *in, int64_t N, int64_t K), (out, in, N, K), INT32S(2 * N))

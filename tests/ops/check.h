@@ -27,7 +27,7 @@
     X(gemm) X(gemm_batched) X(linear_forward) X(linear_backward) X(linear_exact_forward) X(linear_exact_backward) \
     X(grouped_linear_forward) X(grouped_linear_backward)
 #define ELEMENTWISE_OPS(X) \
-    X(fill) X(copy) X(copy_rows) X(add_rows) X(add) X(add_scaled) X(sum) X(sum_squares) X(all_finite) \
+    X(fill) X(copy) X(copy_rows) X(add_rows) X(add) X(add_scaled) X(tanh_forward) X(tanh_backward) X(sum) X(sum_squares) X(all_finite) \
     X(take_column) X(modulo) X(histogram) X(dropout) X(grouped_relu_forward) X(grouped_relu_backward) \
     X(clip_scale) X(adam)
 #define EMBEDDING_OPS(X) X(embedding_forward) X(embedding_backward) X(sinusoid)

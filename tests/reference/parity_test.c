@@ -154,7 +154,7 @@ static void check_file(const char *path) {
     const struct h5_array *embedding = archive_find(file, "/parameters/embedding.weight");
     if (!embedding) FATAL("%s: no embedding", path);
     struct comm *world = comm_self_new();
-    must(model_init(&model, &config, embedding->shape[0], world, true));
+    must(model_init(&model, &config, embedding->shape[0], 0, world, true));
     step_init(&step, &model);
     must(checkpoint_read_arrays(file, "/parameters", &model.params, false, model.params.data));
     must(checkpoint_read_arrays(file, "/state", &model.params, true, model.params.data));
