@@ -65,6 +65,11 @@ void cli_arguments_free(struct arguments *arguments);
 /* The configuration of a command on configurations; starts the operations. Collective over the world. */
 enum status cli_configure(struct config *config, const struct arguments *arguments, struct comm *world);
 
+/* The same of a configuration that is there. */
+enum status cli_start(const struct config *config, struct comm *world);
+/* A run in its folder, begun or gone on with as --resume and --init-from say. Collective over the world. */
+enum status cli_run(const struct config *config, const struct arguments *arguments, struct comm *world);
+
 /* The choices of two runs, folders `a` and `b`, by their route_hashes.tsv, and their config.yaml (docs/metrics.md):
  * first line "same through step N" or "differ at step S, layer L"; a difference is no error. For one rank. STATUS_DATA:
  * a file missing or malformed, no step in common; STATUS_CONFIG: of config.yaml. */
@@ -74,6 +79,8 @@ enum status inspect_compare(const char *a, const char *b);
 void cli_print_version(FILE *out);
 
 enum status cli_train(const struct arguments *arguments, struct comm *world);
+enum status cli_finetune(const struct arguments *arguments, struct comm *world);
+enum status cli_predict(const struct arguments *arguments, struct comm *world);
 enum status cli_eval(const struct arguments *arguments, struct comm *world);
 enum status cli_generate(const struct arguments *arguments, struct comm *world);
 enum status cli_inspect(const struct arguments *arguments, struct comm *world);
