@@ -74,7 +74,7 @@ static enum status drop_headers(struct records records[SPLITS]) {
     struct records *train = &records[SPLIT_TRAIN];
     if (train->named || !begins_with_header(train)) return STATUS_OK;
     const char *text = text_of(train, 0), *label = label_of(train, 0);
-    for (int s = SPLITS - 1; s >= 0; --s) {
+    for (int s = 0; s < SPLITS; ++s) {
         struct records *one = &records[s];
         if (one->count == 0 || strcmp(text_of(one, 0), text) != 0 || strcmp(label_of(one, 0), label) != 0) continue;
         log_info("%s: header %s,%s", one->path, shown_bytes(text, (int64_t)strlen(text)).text,
