@@ -89,6 +89,8 @@ enum status config_check_resumed(const struct config *config, const struct confi
                                         "model.attention",
                                         "model.norm",
                                         "model.segment",
+                                        "model.softmax",
+                                        "model.tied",
                                         "moe.mode",
                                         "moe.share_norm",
                                         "moe.discrete_norm",

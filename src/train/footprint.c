@@ -42,7 +42,8 @@ static double layer_reals(const struct model *model, bool alone) {
 static double turn_reals(const struct model *model, double tokens) {
     const struct softmax *softmax = &model->softmax;
     double d = (double)model->d_model, ranks = (double)(model->owners ? model->owners->size : 1), most = 0;
-    double n = fmin((double)softmax->room, ranks * tokens), shared = ranks > 1 ? 2 * n * (d + ranks) : 0;
+    double share = fmax(floor((double)softmax->room / ranks), 1), turns = fmax(ceil(tokens / share), 1);
+    double n = ranks * ceil(tokens / turns), shared = ranks > 1 ? 2 * n * (d + ranks) : 0;
     for (int c = 0; c < softmax->clusters.count; ++c)
         most = fmax(most, n * ((double)softmax->weight[c]->count + 4 + (c ? 2 * d + 1 : 0)));
     return most + shared;
@@ -73,8 +74,8 @@ struct footprint footprint_of(const struct step *step) {
     for (int64_t j = 0; j < step->accumulate; ++j)
         if (step->micro[j].rows > rows) rows = step->micro[j].rows;
     double tokens = (double)(rows * config->model.segment), d = (double)model->d_model;
-    double per_token = (double)model->layers * layer_reals(model, alone) + 4 * d,
-           backward = tokens * backward_reals(model, alone), turn = turn_reals(model, tokens);
+    double per_token = (double)model->layers * layer_reals(model, alone) + 3 * d + 3, /* x, hidden, dhidden */
+        backward = tokens * (backward_reals(model, alone) + 2 * d), turn = turn_reals(model, tokens);
     return (struct footprint){
         .parameters = 4.0 * sizeof(real) * (double)model->params.total,
         .activations = sizeof(real) * (tokens * per_token + fmax(backward, turn)),

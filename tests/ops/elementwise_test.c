@@ -268,14 +268,15 @@ static void adam(const struct op_case *c) {
 
 static void clip_scale(const struct op_case *c) {
     (void)c;
-    double *squares = TAKE(double, 2), *norm = TAKE(double, 1), *scale = TAKE(double, 1);
-    const double finite[][5] = {{9, 16, 1, 5, 1 / (5 + 1e-6)}, {9, 16, 10, 5, 1}, {0, 0, 0.25, 0, 1}};
+    double *squares = TAKE(double, 3), *norm = TAKE(double, 1), *scale = TAKE(double, 1);
+    const double finite[][6] = {{9, 12, 4, 1, 5, 1 / (5 + 1e-6)}, {9, 16, 0, 10, 5, 1}, {0, 0, 0, 0.25, 0, 1}};
     for (int i = 0; i < COUNT(finite); ++i) {
-        memcpy(squares, finite[i], 2 * sizeof *squares);
-        RUN(clip_scale, scale, norm, squares, finite[i][2]);
-        assert_true(fabs(*norm - finite[i][3]) < 1e-14 && fabs(*scale - finite[i][4]) < 1e-14);
+        memcpy(squares, finite[i], 3 * sizeof *squares);
+        RUN(clip_scale, scale, norm, squares, finite[i][3]);
+        assert_true(fabs(*norm - finite[i][4]) < 1e-14 && fabs(*scale - finite[i][5]) < 1e-14);
     }
-    const double bad[][2] = {{NAN, 1}, {1, NAN}, {INFINITY, 1}, {1, INFINITY}};
+    const double bad[][3] = {{NAN, 1, 1},      {1, NAN, 1},      {1, 1, NAN},
+                             {INFINITY, 1, 1}, {1, INFINITY, 1}, {1, 1, INFINITY}};
     for (int i = 0; i < COUNT(bad); ++i) {
         memcpy(squares, bad[i], sizeof bad[i]);
         RUN(clip_scale, scale, norm, squares, 0.25);
