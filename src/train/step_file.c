@@ -19,8 +19,15 @@ static int64_t choices_per_token(const struct step *step, enum route_path path, 
     return number < 0 ? router->K_max : router_choices(router, number);
 }
 
+/* Of this rank in any one step. */
+static int64_t most_tokens(const struct step *step) {
+    const struct config *config = step->model->config;
+    if (step->model->head.classes) return config->train.batch * config->classifier.length;
+    return step->rows * config->model.segment;
+}
+
 void routes_allocate(struct routes *routes, const struct step *step) {
-    int64_t tokens = step->rows * step->model->config->model.segment;
+    int64_t tokens = most_tokens(step);
     for (int path = 0; path < ROUTE_PATHS; ++path) {
         int64_t K = choices_per_token(step, (enum route_path)path, -1);
         if (!K) continue;

@@ -33,7 +33,7 @@ static void measure(const char *name, const char *const *settings, int n, int64_
     struct step step;
     double before = anonymous_mib();
     must(config_load(&config, NULL, 0, settings, n));
-    must(model_init(&model, &config, V, world, true));
+    must(model_init(&model, &config, V, 0, world, true));
     model_start(&model);
     step_init(&step, &model);
     int32_t *tokens = calloc((size_t)(step.rows * config.model.segment + 1), sizeof *tokens);

@@ -533,7 +533,7 @@ def after_step(cfg, values, state, records, step):
     result = dict(state)
     kinds = {"joint": ("router.kind", "quantizer.kind"), "discrete": ("quantizer.kind",), "continuous": ("router.kind",)}
     for kind in kinds[cfg["moe.mode"]]:
-        if cfg[kind] in AFTER:
+        if cfg[kind] in AFTER and (kind != "quantizer.kind" or cfg["quantizer.alpha"] > 0):   # 0 freezes the codes
             for i, record in enumerate(records):
                 changed = AFTER[cfg[kind]](of_layer(values, i), record, cfg, step, i)
                 result.update({f"layer.{i}.{name}": value for name, value in changed.items()})
