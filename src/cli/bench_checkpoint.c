@@ -69,7 +69,8 @@ static enum status write_checkpoint(struct bench *b, double *snapshot_seconds) {
     struct progress progress = {0};
     double from = clock_seconds();
     snapshot_clear(b->snapshot);
-    checkpoint_snapshot(b->snapshot, b->step, &(struct diagnostics){0}, &b->text, &progress);
+    checkpoint_snapshot(b->snapshot, b->step, &(struct diagnostics){0},
+                        &(struct legend){.vocabulary = &b->text.vocabulary}, &progress);
     b->writes = snapshot_bytes(b->snapshot);
     *snapshot_seconds = clock_seconds() - from;
     return snapshot_write(b->snapshot, b->whole);
@@ -77,7 +78,8 @@ static enum status write_checkpoint(struct bench *b, double *snapshot_seconds) {
 
 static enum status read_checkpoint(struct bench *b) {
     struct progress progress;
-    return checkpoint_resume(b->whole, b->step, &(struct diagnostics){0}, &b->text, &progress);
+    return checkpoint_resume(b->whole, b->step, &(struct diagnostics){0},
+                             &(struct legend){.vocabulary = &b->text.vocabulary}, &progress);
 }
 
 /* What was read or written no longer stands in this machine's memory. */
@@ -164,9 +166,14 @@ static int64_t resume_bytes(const struct step *step) {
 }
 
 enum status bench_checkpoint(struct step *step, const char *folder) {
-    struct bench b = {.step = step, .world = step->model->world, .text.vocabulary = (int)step->model->V};
+    struct bench b = {
+        .step = step,
+        .world = step->model->world,
+    };
     double snapshot;
-    for (int i = 0; i < b.text.vocabulary; ++i) b.text.byte_of[i] = (uint8_t)i;
+    bool seen[256];
+    for (int i = 0; i < 256; ++i) seen[i] = i < step->model->V;
+    vocabulary_from_bytes(&b.text.vocabulary, seen); /* of words its bytes are few beside the rest */
     snprintf(b.plain, sizeof b.plain, "%s/bench-plain.tmp", folder);
     snprintf(b.whole, sizeof b.whole, "%s/bench-checkpoint.h5", folder);
     b.snapshot = snapshot_new(b.world);

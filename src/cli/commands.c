@@ -9,7 +9,8 @@
 const struct command cli_commands[] = {
     {"train", "CONFIG...", "Trains a model: evaluates, writes checkpoints and metrics.jsonl into run.dir.",
      TAKES_RESUME | TAKES_INIT | TAKES_PRINT_CONFIG | TAKES_KEYS, cli_train},
-    {"finetune", "CONFIG...", "Trains a classifier of texts from a pre-trained language model: the discrete path alone.",
+    {"finetune", "CONFIG...",
+     "Trains a classifier of texts from a pre-trained language model: the discrete path alone.",
      TAKES_RESUME | TAKES_INIT | TAKES_KEYS, cli_finetune},
     {"predict", "CHECKPOINT", "The class of each line of standard input, and its probability, behind a tab.", 0,
      cli_predict},

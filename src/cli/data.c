@@ -10,9 +10,9 @@ static void show_start(const struct text *text, enum split split) {
     int32_t symbols[SHOWN];
     char line[SHOWN + 1] = "";
     int64_t count = text->splits[split].symbols < SHOWN ? text->splits[split].symbols : SHOWN;
-    text_read(text, split, 0, count, symbols);
+    if (text_read(text, split, 0, count, symbols)) return;
     for (int64_t i = 0; i < count; ++i) {
-        uint8_t byte = text->byte_of[symbols[i]];
+        uint8_t byte = text->vocabulary.byte_of[symbols[i]];
         line[i] = byte < 32 || byte > 126 ? '.' : (char)byte;
     }
     log_info("       starts \"%s\"", line);
@@ -25,7 +25,7 @@ enum status cli_data(const struct arguments *arguments, struct comm *world) {
         config_load(&config, arguments->files, arguments->n_files, arguments->overrides, arguments->n_overrides);
     if (!status) status = text_open(&text, &config);
     if ((status = comm_agree(world, status))) return status;
-    log_info("alphabet: %d distinct bytes", text.vocabulary);
+    log_info("alphabet: %d distinct bytes", (int)text.vocabulary.size);
     for (int i = 0; i < SPLITS; ++i) {
         const struct text_split *split = &text.splits[i];
         log_info("%-5s  %s: %lld bytes, %lld symbols", split_names[i],

@@ -9,8 +9,9 @@ enum status cli_debug_step(const struct arguments *arguments, struct comm *world
     enum status status = cli_configure(&config, arguments, world);
     if (!status) status = trainer_init(&trainer, &config, world, arguments->resume, NULL);
     if (!status) {
-        trainer_read(&trainer);
-        status = step_file_write(arguments->out, &trainer.step, trainer.progress.step, trainer.tokens, trainer.targets);
+        task_read(&trainer.task, &trainer.step);
+        status = step_file_write(arguments->out, &trainer.step, trainer.progress.step, trainer.task.tokens,
+                                 trainer.task.targets);
     }
     if (!status)
         log_info("%s: step %lld, loss %.6f nats per token", arguments->out, (long long)trainer.progress.step,

@@ -1,3 +1,5 @@
+#include <stdlib.h>
+
 #include "base/log.h"
 #include "cli/cli.h"
 #include "train/checkpoint.h"
@@ -18,8 +20,9 @@ static enum status configure(struct config *config, const struct arguments *argu
 enum status cli_finetune(const struct arguments *arguments, struct comm *world) {
     struct config config;
     if (!arguments->init_from)
-        return comm_agree(world, status_fail(STATUS_CONFIG, "finetune: expected --init-from CHECKPOINT, the pre-trained "
-                                                            "model, found none"));
+        return comm_agree(world,
+                          status_fail(STATUS_CONFIG, "finetune: expected --init-from CHECKPOINT, the pre-trained "
+                                                     "model, found none"));
     control_catch_signals();
     TRY(configure(&config, arguments, world));
     return cli_run(&config, arguments, world);

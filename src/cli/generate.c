@@ -1,4 +1,6 @@
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "cli/cli.h"
@@ -24,27 +26,35 @@ enum status cli_generate(const struct arguments *arguments, struct comm *world) 
     struct config config;
     struct model model = {0};
     struct pass_memory arenas = {0};
-    uint8_t bytes[256];
-    int64_t V, step;
+    struct vocabulary vocabulary;
+    int64_t step;
     const char *path = arguments->files[0];
     enum status status =
-        checkpoint_read_config(path, world, &config, arguments->overrides, arguments->n_overrides, bytes, &V, &step);
+        checkpoint_read_config(path, world, &config, arguments->overrides, arguments->n_overrides, &vocabulary, &step);
+    if (!status && config.model.kind != MODEL_LM)
+        status = comm_agree(world, status_fail(STATUS_CHECKPOINT,
+                                               "%s: expected a language model, found a classifier: "
+                                               "vqmoe predict asks it",
+                                               path));
     if (!status) status = start_operations(&config, world);
-    if (!status) status = comm_agree(world, model_init(&model, &config, V, 0, world, false));
+    if (!status) status = comm_agree(world, model_init(&model, &config, vocabulary.size, 0, world, false));
     if (!status) status = checkpoint_read_parameters(path, &model);
+    char *typed = !status && !strcmp(arguments->prompt, "-") ? read_prompt(world) : NULL;
     if (!status) {
         struct generation generation = {
-            .byte_of = bytes,
-            .prompt = arguments->prompt,
+            .vocabulary = &vocabulary,
+            .prompt = typed ? typed : arguments->prompt,
             .tokens = arguments->tokens,
-            .temperature = arguments->temperature,
+            .sampling = {arguments->temperature, arguments->top_k, arguments->top_p},
             .seed = (uint64_t)arguments->seed,
             .step = step,
         };
         double rate = generate(&model, &generation, &arenas, stdout);
         log_info("(%lld symbols, %.1f a second)", (long long)arguments->tokens, rate);
     }
+    free(typed);
     pass_memory_free(&arenas);
     model_free(&model);
+    vocabulary_free(&vocabulary);
     return status;
 }

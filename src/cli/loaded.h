@@ -9,6 +9,7 @@
 struct loaded {
     struct config config;
     struct text text;
+    struct vocabulary vocabulary; /* the checkpoint's, and so the text's */
     struct model model;
     int64_t step; /* updates done */
 };

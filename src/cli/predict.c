@@ -15,7 +15,9 @@ enum { ROWS = 32 }; /* lines that go through the model together */
 struct predictor {
     struct config config;
     struct model model;
-    struct legend legend;
+    struct vocabulary vocabulary;
+    char *names, **classes; /* [C] into names */
+    int64_t n_classes;
     int64_t step;
     struct text_batch batch;
     struct pass_memory arenas;
@@ -25,25 +27,28 @@ struct predictor {
 
 static enum status predictor_open(struct predictor *p, const struct arguments *arguments, struct comm *world) {
     const char *path = arguments->files[0];
-    TRY(checkpoint_read_config(path, world, &p->config, arguments->overrides, arguments->n_overrides, &p->legend,
+    TRY(checkpoint_read_config(path, world, &p->config, arguments->overrides, arguments->n_overrides, &p->vocabulary,
                                &p->step));
-    if (!p->legend.n_classes)
-        return comm_agree(world, status_fail(STATUS_CHECKPOINT, "%s: expected a classifier, found a language model; "
-                                                                "vqmoe finetune makes one",
+    if (p->config.model.kind != MODEL_CLASSIFIER)
+        return comm_agree(world, status_fail(STATUS_CHECKPOINT,
+                                             "%s: expected a classifier, found a language model: "
+                                             "vqmoe finetune makes one of it",
                                              path));
+    TRY(checkpoint_read_classes(path, world, &p->names, &p->classes, &p->n_classes));
     TRY(start_operations(&p->config, world));
-    TRY(comm_agree(world, model_init(&p->model, &p->config, p->legend.vocabulary.size + 1, p->legend.n_classes, world,
-                                     false)));
+    TRY(comm_agree(world, model_init(&p->model, &p->config, p->vocabulary.size + 1, p->n_classes, world, false)));
     TRY(checkpoint_read_parameters(path, &p->model));
     text_batch_init(&p->batch, ROWS, p->config.classifier.length);
-    p->logits = malloc((size_t)(ROWS * p->legend.n_classes) * sizeof *p->logits);
+    p->logits = malloc((size_t)(ROWS * p->n_classes) * sizeof *p->logits);
     if (!p->logits) FATAL("out of memory");
     return STATUS_OK;
 }
 
 static void predictor_free(struct predictor *p) {
     text_batch_free(&p->batch);
-    legend_free(&p->legend);
+    vocabulary_free(&p->vocabulary);
+    free(p->classes);
+    free(p->names);
     model_free(&p->model);
     pass_memory_free(&p->arenas);
     free(p->logits);
@@ -56,8 +61,8 @@ static int64_t read_lines(struct predictor *p) {
     int64_t count = 0, at = 0;
     for (ssize_t size; count < ROWS && (size = getline(&line, &room, stdin)) >= 0; ++count) {
         bool truncated;
-        int64_t n = text_encode(line, size, &p->legend.vocabulary, p->config.classifier.length, p->batch.tokens + at,
-                                &truncated);
+        int64_t n =
+            text_encode(line, size, &p->vocabulary, p->config.classifier.length, p->batch.tokens + at, &truncated);
         p->batch.lengths[count] = (int32_t)n;
         p->truncated += truncated;
         at += n;
@@ -75,11 +80,10 @@ static void share(struct predictor *p, int64_t count) {
 }
 
 static void print(const struct predictor *p, int64_t count) {
-    int64_t C = p->legend.n_classes;
+    int64_t C = p->n_classes;
     for (int64_t i = 0; i < count; ++i) {
         int64_t choice = classify_choice(p->logits + i * C, C);
-        printf("%s\t%.4f\n", p->legend.classes[choice],
-               exp(-classify_loss(p->logits + i * C, C, (int32_t)choice)));
+        printf("%s\t%.4f\n", p->classes[choice], exp(-classify_loss(p->logits + i * C, C, (int32_t)choice)));
     }
     fflush(stdout);
 }

@@ -19,17 +19,17 @@ enum status streams_init(struct streams *streams, const struct text *text, enum 
     return STATUS_OK;
 }
 
-int64_t streams_read(const struct streams *streams, int64_t i, int64_t first, int64_t count, int32_t *tokens,
-                     int32_t *targets) {
+enum status streams_read(const struct streams *streams, int64_t i, int64_t first, int64_t count, int32_t *tokens,
+                         int32_t *targets, int64_t *width) {
     CHECK(i >= 0 && i < streams->segments && first >= 0 && count >= 0 && first + count <= streams->rows);
-    int64_t begin = i * streams->segment;
-    int64_t width = streams->length - 1 - begin;
-    if (width > streams->segment) width = streams->segment;
+    int64_t begin = i * streams->segment, T = streams->length - 1 - begin;
+    if (T > streams->segment) T = streams->segment;
+    if (width) *width = T;
     for (int64_t row = 0; row < count; row++) {
         int64_t from = (first + row) * streams->length + begin;
-        text_read(streams->text, streams->split, from, 1, &tokens[row * width]);
-        text_read(streams->text, streams->split, from + 1, width, &targets[row * width]);
-        memcpy(&tokens[row * width + 1], &targets[row * width], (size_t)(width - 1) * sizeof *tokens);
+        TRY(text_read(streams->text, streams->split, from, 1, &tokens[row * T]));
+        TRY(text_read(streams->text, streams->split, from + 1, T, &targets[row * T]));
+        memcpy(&tokens[row * T + 1], &targets[row * T], (size_t)(T - 1) * sizeof *tokens);
     }
-    return width;
+    return STATUS_OK;
 }

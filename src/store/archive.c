@@ -251,9 +251,12 @@ static enum status check_array(const struct archive *a, const char *name, const 
                                enum h5_type type, int rank, const int64_t *shape) {
     char one[128], other[128];
     if (!found) return status_fail(STATUS_CHECKPOINT, "%s: %s: expected an array, found none", a->path, name);
-    if ((found->type == H5T_INT64) != (type == H5T_INT64))
+    bool floats = type == H5T_FLOAT32 || type == H5T_FLOAT64;
+    if (floats ? found->type == H5T_INT64 || found->type == H5T_UINT8 : found->type != type)
         return status_fail(STATUS_CHECKPOINT, "%s: %s: expected %s, found values of another type", a->path, name,
-                           type == H5T_INT64 ? "integers" : "floating-point numbers");
+                           floats              ? "floating-point numbers"
+                           : type == H5T_INT64 ? "integers"
+                                               : "bytes");
     bool same = found->rank == rank && (!rank || !memcmp(found->shape, shape, (size_t)rank * sizeof *shape));
     if (same) return STATUS_OK;
     return status_fail(STATUS_CHECKPOINT, "%s: %s: expected shape %s, found %s", a->path, name,

@@ -83,7 +83,8 @@ static bool create_groups(hid_t file, const char *name) {
 }
 
 static hid_t stored_type(enum h5_type type) {
-    return type == H5T_FLOAT32 ? H5T_IEEE_F32LE : type == H5T_FLOAT64 ? H5T_IEEE_F64LE : H5T_STD_I64LE;
+    const hid_t types[H5_TYPES] = {H5T_IEEE_F32LE, H5T_IEEE_F64LE, H5T_STD_I64LE, H5T_STD_U8LE};
+    return types[type];
 }
 
 /* Its place is settled at once, and its bytes are left alone. */

@@ -10,7 +10,7 @@
 
 #include "base/status.h"
 
-enum h5_type { H5T_FLOAT32, H5T_FLOAT64, H5T_INT64 }; /* little endian */
+enum h5_type { H5T_FLOAT32, H5T_FLOAT64, H5T_INT64, H5T_UINT8, H5_TYPES }; /* little endian */
 enum { H5_MAX_RANK = 4, H5_MAX_NAME = 128 };
 
 /* Contiguous: row-major, one stretch of the file. */
@@ -48,7 +48,7 @@ enum status h5_create(const char *path, struct h5_contents *contents);
 
 /* What is in a file that nobody has to trust: HDF5 reads it in a child process with limits on memory, time and files,
  * so that what crashes the library becomes a message. Only what h5_create writes is taken: hard links, contiguous
- * arrays of the three types without filters and external storage, inside the file, none over another. Texts of fixed
+ * arrays of these types without filters and external storage, inside the file, none over another. Texts of fixed
  * and variable length both; other attributes (of arrays and groups too) are left. On failure contents is empty.
  * STATUS_CHECKPOINT: missing, not HDF5, damaged, truncated, hostile: says which object and what was found.
  * STATUS_INTERNAL: the system does not let it be read (permission, no process, a disk's error): nothing is known of it.

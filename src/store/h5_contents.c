@@ -13,7 +13,7 @@ void *h5_grow(void *list, int64_t *room, int64_t count, size_t size) {
     return list;
 }
 
-int64_t h5_element_bytes(enum h5_type type) { return type == H5T_FLOAT32 ? 4 : 8; }
+int64_t h5_element_bytes(enum h5_type type) { return type == H5T_UINT8 ? 1 : type == H5T_FLOAT32 ? 4 : 8; }
 
 int64_t h5_row_bytes(const struct h5_array *array) {
     int64_t bytes = h5_element_bytes(array->type);
@@ -117,7 +117,7 @@ bool h5_unpack(struct h5_contents *contents, const char *packed, size_t bytes) {
 /* ---- What may be ---- */
 
 static enum status check_array(const char *path, const struct h5_array *array, int64_t file_bytes) {
-    bool known = array->type == H5T_FLOAT32 || array->type == H5T_FLOAT64 || array->type == H5T_INT64;
+    bool known = (unsigned)array->type < H5_TYPES;
     if (array->name[0] != '/' || !known || array->rank < 0 || array->rank > H5_MAX_RANK)
         return status_fail(STATUS_CHECKPOINT, "%s: expected arrays, found a description of something else", path);
     int64_t bytes = h5_element_bytes(array->type);

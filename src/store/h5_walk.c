@@ -36,11 +36,11 @@ static bool is_printable(const char *name) {
 /* ---- Arrays ---- */
 
 static enum status take_type(const struct walk *walk, hid_t set, struct h5_array *array) {
-    static const char *const expected = "little-endian float32, float64 or int64";
-    const hid_t types[] = {[H5T_FLOAT32] = H5T_IEEE_F32LE, [H5T_FLOAT64] = H5T_IEEE_F64LE, [H5T_INT64] = H5T_STD_I64LE};
+    static const char *const expected = "little-endian float32, float64, int64 or uint8";
+    const hid_t types[H5_TYPES] = {H5T_IEEE_F32LE, H5T_IEEE_F64LE, H5T_STD_I64LE, H5T_STD_U8LE};
     hid_t type = H5Dget_type(set);
     int found = -1;
-    for (int i = H5T_FLOAT32; i <= H5T_INT64; ++i)
+    for (int i = 0; i < H5_TYPES; ++i)
         if (H5Tequal(type, types[i]) > 0) found = i;
     H5Tclose(type);
     if (found < 0) return refused(walk, array->name, expected, "values of another type");

@@ -1,4 +1,4 @@
-#include "train/checkpoint.h"
+#include "train/checkpoint_private.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,7 +77,7 @@ void checkpoint_put_arrays(struct snapshot *snapshot, const char *group, const s
     }
 }
 
-static enum status read_array(struct archive *archive, const char *name, const struct param *p, real *at) {
+enum status checkpoint_read_array(struct archive *archive, const char *name, const struct param *p, real *at) {
     size_t bytes = (size_t)p->size * sizeof *at;
     real *values = device_edit(at, bytes);
     enum status status = archive_read(archive, name, real_type, p->rank, p->shape, p->first, p->count, values);
@@ -92,7 +92,7 @@ enum status checkpoint_read_arrays(struct archive *archive, const char *group, c
         char name[H5_MAX_NAME];
         if ((p->placement == PLACE_STATE) != state) continue;
         snprintf(name, sizeof name, "%s/%s", group, p->name);
-        TRY(read_array(archive, name, p, vector + p->offset));
+        TRY(checkpoint_read_array(archive, name, p, vector + p->offset));
     }
     return STATUS_OK;
 }
@@ -201,14 +201,48 @@ static void put_attributes(struct snapshot *snapshot, const struct step *step, c
     snapshot_put_int(snapshot, "validated", progress->validated);
 }
 
+/* Bytes, or words each ended by a line feed; one rank's. */
+static void put_vocabulary(struct snapshot *snapshot, const struct vocabulary *vocabulary, bool mine) {
+    int64_t V = vocabulary->size, length = V;
+    if (vocabulary->bytes) {
+        int64_t *bytes = snapshot_put(snapshot, "/vocabulary", H5T_INT64, 1, &V, 0, mine ? V : 0);
+        for (int64_t i = 0; i < V && mine; ++i) bytes[i] = vocabulary->byte_of[i];
+        return;
+    }
+    length += vocabulary->offset[V];
+    char *at = snapshot_put(snapshot, "/words", H5T_UINT8, 1, &length, 0, mine ? length : 0);
+    for (int64_t i = 0, n; i < V && mine; ++i) {
+        const char *word = vocabulary_symbol(vocabulary, i, &n);
+        at = (char *)memcpy(at, word, (size_t)n) + n;
+        *at++ = '\n';
+    }
+}
+
+/* Names, each ended by a line feed; NULL: a language model has none. The caller frees it. */
+static char *join_classes(const struct legend *legend) {
+    char *text = NULL;
+    size_t length = 0;
+    if (!legend->n_classes) return NULL;
+    FILE *out = open_memstream(&text, &length);
+    if (!out) FATAL("out of memory");
+    for (int64_t c = 0; c < legend->n_classes; ++c) fprintf(out, "%s\n", legend->classes[c]);
+    fclose(out);
+    return text;
+}
+
+static void put_classes(struct snapshot *snapshot, const struct legend *legend) {
+    char *text = join_classes(legend);
+    if (text) snapshot_put_text(snapshot, "classes", text);
+    free(text);
+}
+
 void checkpoint_snapshot(struct snapshot *snapshot, struct step *step, struct diagnostics *diagnostics,
-                         const struct text *text, const struct progress *progress) {
+                         const struct legend *legend, const struct progress *progress) {
     const struct model *model = step->model;
     const struct params *params = &model->params;
-    int64_t V = text->vocabulary, mine = model->world->rank ? 0 : V;
     put_attributes(snapshot, step, progress);
-    int64_t *bytes = snapshot_put(snapshot, "/vocabulary", H5T_INT64, 1, &V, 0, mine);
-    for (int64_t i = 0; i < mine; ++i) bytes[i] = text->byte_of[i];
+    put_vocabulary(snapshot, legend->vocabulary, model->world->rank == 0);
+    put_classes(snapshot, legend);
     checkpoint_put_arrays(snapshot, "/parameters", model, false, params->data);
     checkpoint_put_arrays(snapshot, "/state", model, true, params->data);
     checkpoint_put_arrays(snapshot, "/moments/first", model, false, params->m);
@@ -219,9 +253,9 @@ void checkpoint_snapshot(struct snapshot *snapshot, struct step *step, struct di
 }
 
 enum status checkpoint_write(const char *path, struct step *step, struct diagnostics *diagnostics,
-                             const struct text *text, const struct progress *progress) {
+                             const struct legend *legend, const struct progress *progress) {
     struct snapshot *snapshot = snapshot_new(step->model->world);
-    checkpoint_snapshot(snapshot, step, diagnostics, text, progress);
+    checkpoint_snapshot(snapshot, step, diagnostics, legend, progress);
     enum status status = snapshot_write(snapshot, path);
     snapshot_free(snapshot);
     return status;
@@ -229,7 +263,7 @@ enum status checkpoint_write(const char *path, struct step *step, struct diagnos
 
 /* ---- Reading ---- */
 
-static enum status check_version(struct archive *archive) {
+enum status checkpoint_check_version(struct archive *archive) {
     const char *path = archive_path(archive);
     int64_t version;
     TRY(archive_read_int(archive, "format_version", &version));
@@ -241,40 +275,61 @@ static enum status check_version(struct archive *archive) {
     return status_fail(STATUS_CHECKPOINT, "%s: /checksums: expected an array, found none", path);
 }
 
-static enum status read_vocabulary(struct archive *archive, uint8_t *bytes, int64_t *V) {
-    const struct h5_array *found = archive_find(archive, "/vocabulary");
+static enum status read_words(struct archive *archive, const struct h5_array *found, struct vocabulary *vocabulary) {
     const char *path = archive_path(archive);
-    int64_t values[256];
+    char *words = found->rank == 1 ? malloc((size_t)found->shape[0] + 1) : NULL, name[H5_MAX_NAME + 512];
+    if (!words)
+        return status_fail(STATUS_CHECKPOINT, "%s: /words: expected words that fit memory, found %d axes, %lld bytes",
+                           path, found->rank, (long long)found->bytes);
+    snprintf(name, sizeof name, "%s: /words", path);
+    enum status status = archive_read(archive, "/words", H5T_UINT8, 1, found->shape, 0, found->shape[0], words);
+    if (!status && vocabulary_from_words(vocabulary, words, found->shape[0], name)) status = STATUS_CHECKPOINT;
+    free(words);
+    return status;
+}
+
+enum status checkpoint_vocabulary_of(struct archive *archive, struct vocabulary *vocabulary) {
+    const struct h5_array *found = archive_find(archive, "/vocabulary"), *words = archive_find(archive, "/words");
+    const char *path = archive_path(archive);
+    int64_t values[256], last = -1;
+    bool seen[256] = {false};
+    if (words) return read_words(archive, words, vocabulary);
     if (!found || found->rank != 1 || found->shape[0] < 1 || found->shape[0] > 256)
         return status_fail(STATUS_CHECKPOINT,
                            "%s: /vocabulary: expected 1 to 256 bytes, found an array of %d axes, %lld long", path,
                            found ? found->rank : -1, found && found->rank ? (long long)found->shape[0] : 0);
     TRY(archive_read(archive, "/vocabulary", H5T_INT64, 1, found->shape, 0, found->shape[0], values));
-    for (int64_t i = 0; i < found->shape[0]; ++i) {
-        if (values[i] < 0 || values[i] > 255)
-            return status_fail(STATUS_CHECKPOINT, "%s: /vocabulary[%lld]: expected a byte, found %lld", path,
-                               (long long)i, (long long)values[i]);
-        bytes[i] = (uint8_t)values[i];
+    for (int64_t i = 0; i < found->shape[0]; last = values[i++]) {
+        if (values[i] <= last || values[i] > 255)
+            return status_fail(STATUS_CHECKPOINT, "%s: /vocabulary[%lld]: expected a byte above %lld, found %lld", path,
+                               (long long)i, (long long)last, (long long)values[i]);
+        seen[values[i]] = true;
     }
-    *V = found->shape[0];
+    vocabulary_from_bytes(vocabulary, seen);
     return STATUS_OK;
 }
 
-/* *same: whether the text's symbols are the file's; *V: how many the file has. */
-static enum status compare_vocabulary(struct archive *archive, const struct text *text, bool *same, int64_t *V) {
-    uint8_t bytes[256];
-    TRY(read_vocabulary(archive, bytes, V));
-    *same = *V == text->vocabulary && !memcmp(bytes, text->byte_of, (size_t)*V);
-    return STATUS_OK;
+static enum status check_vocabulary(struct archive *archive, const struct vocabulary *ours) {
+    struct vocabulary theirs = {0};
+    enum status status = checkpoint_vocabulary_of(archive, &theirs);
+    if (!status && !vocabulary_same(&theirs, ours))
+        status = status_fail(STATUS_CHECKPOINT, "%s: /%s: expected the %lld %s of the data, found %lld %s, or others",
+                             archive_path(archive), theirs.bytes ? "vocabulary" : "words", (long long)ours->size,
+                             ours->bytes ? "bytes" : "words", (long long)theirs.size, theirs.bytes ? "bytes" : "words");
+    vocabulary_free(&theirs);
+    return status;
 }
 
-static enum status check_vocabulary(struct archive *archive, const struct text *text) {
-    int64_t V;
-    bool same;
-    TRY(compare_vocabulary(archive, text, &same, &V));
-    if (same) return STATUS_OK;
-    return status_fail(STATUS_CHECKPOINT, "%s: /vocabulary: expected the %d bytes of %s, found %lld, or others",
-                       archive_path(archive), text->vocabulary, text->splits[SPLIT_TRAIN].path, (long long)V);
+static enum status check_classes(struct archive *archive, const struct legend *legend) {
+    char *ours = join_classes(legend);
+    const char *theirs;
+    if (!ours) return STATUS_OK;
+    enum status status = archive_read_text(archive, "classes", &theirs);
+    if (!status && strcmp(ours, theirs))
+        status = status_fail(STATUS_CHECKPOINT, "%s: classes: expected the %lld of the training data, found others",
+                             archive_path(archive), (long long)legend->n_classes);
+    free(ours);
+    return status;
 }
 
 /* What no shape tells apart: another norm, segment, text, ... */
@@ -299,10 +354,11 @@ static enum status read_progress(struct archive *archive, struct progress *progr
 }
 
 static enum status resume(struct archive *archive, struct step *step, struct diagnostics *diagnostics,
-                          const struct text *text, struct progress *progress) {
+                          const struct legend *legend, struct progress *progress) {
     struct params *params = &step->model->params;
-    TRY(check_version(archive));
-    TRY(check_vocabulary(archive, text));
+    TRY(checkpoint_check_version(archive));
+    TRY(check_vocabulary(archive, legend->vocabulary));
+    TRY(check_classes(archive, legend));
     TRY(check_configuration(archive, step->model->config)); /* says more than a missing array would */
     TRY(read_progress(archive, progress));
     TRY(read_cursor(archive, step, progress));
@@ -315,20 +371,20 @@ static enum status resume(struct archive *archive, struct step *step, struct dia
 }
 
 enum status checkpoint_resume(const char *path, struct step *step, struct diagnostics *diagnostics,
-                              const struct text *text, struct progress *progress) {
+                              const struct legend *legend, struct progress *progress) {
     struct archive *archive;
     TRY(archive_open(&archive, path, step->model->world));
-    enum status status = resume(archive, step, diagnostics, text, progress);
+    enum status status = resume(archive, step, diagnostics, legend, progress);
     archive_close(archive);
     return comm_agree(step->model->world, status);
 }
 
 static enum status read_config(struct archive *archive, struct config *config, const char *const *overrides,
-                               int n_overrides, uint8_t *bytes, int64_t *V, int64_t *step) {
+                               int n_overrides, struct vocabulary *vocabulary, int64_t *step) {
     const char *json;
-    TRY(check_version(archive));
+    TRY(checkpoint_check_version(archive));
     TRY(archive_read_int(archive, "step", step));
-    TRY(read_vocabulary(archive, bytes, V));
+    TRY(checkpoint_vocabulary_of(archive, vocabulary));
     TRY(archive_read_text(archive, "configuration", &json));
     /* How the writer was laid out is nothing to the reader. */
     const char *own[] = {"parallel.expert=auto",      "parallel.threads=auto",     "parallel.comm=auto",
@@ -343,13 +399,57 @@ static enum status read_config(struct archive *archive, struct config *config, c
 }
 
 enum status checkpoint_read_config(const char *path, struct comm *world, struct config *config,
-                                   const char *const *overrides, int n_overrides, uint8_t *bytes, int64_t *V,
+                                   const char *const *overrides, int n_overrides, struct vocabulary *vocabulary,
                                    int64_t *step) {
     struct archive *archive;
+    *vocabulary = (struct vocabulary){0};
     TRY(archive_open(&archive, path, world));
-    enum status status = read_config(archive, config, overrides, n_overrides, bytes, V, step);
+    enum status status = read_config(archive, config, overrides, n_overrides, vocabulary, step);
     archive_close(archive);
     return comm_agree(world, status);
+}
+
+enum status checkpoint_read_vocabulary(const char *path, struct comm *world, struct vocabulary *vocabulary) {
+    struct archive *archive;
+    *vocabulary = (struct vocabulary){0};
+    TRY(archive_open(&archive, path, world));
+    enum status status = checkpoint_check_version(archive);
+    if (!status) status = checkpoint_vocabulary_of(archive, vocabulary);
+    archive_close(archive);
+    return comm_agree(world, status);
+}
+
+/* A copy, the caller's. */
+static enum status read_text(const char *path, struct comm *world, const char *name, char **text) {
+    struct archive *archive;
+    const char *found;
+    *text = NULL;
+    TRY(archive_open(&archive, path, world));
+    enum status status = checkpoint_check_version(archive);
+    if (!status) status = archive_read_text(archive, name, &found);
+    if (!status && !(*text = strdup(found))) FATAL("out of memory");
+    archive_close(archive);
+    return comm_agree(world, status);
+}
+
+enum status checkpoint_read_json(const char *path, struct comm *world, char **json) {
+    return read_text(path, world, "configuration", json);
+}
+
+enum status checkpoint_read_classes(const char *path, struct comm *world, char **names, char ***classes,
+                                    int64_t *n_classes) {
+    TRY(read_text(path, world, "classes", names));
+    *n_classes = 0;
+    for (char *at = *names; (at = strchr(at, '\n')); ++at) ++*n_classes;
+    *classes = malloc((size_t)(*n_classes + 1) * sizeof **classes);
+    if (!*classes) FATAL("out of memory");
+    char *at = *names;
+    for (int64_t c = 0; c < *n_classes; ++c, ++at) {
+        (*classes)[c] = at;
+        at = strchr(at, '\n');
+        *at = '\0';
+    }
+    return STATUS_OK;
 }
 
 enum status checkpoint_read_parameters(const char *path, struct model *model) {
@@ -357,88 +457,6 @@ enum status checkpoint_read_parameters(const char *path, struct model *model) {
     TRY(archive_open(&archive, path, model->world));
     enum status status = checkpoint_read_arrays(archive, "/parameters", &model->params, false, model->params.data);
     if (!status) status = checkpoint_read_arrays(archive, "/state", &model->params, true, model->params.data);
-    archive_close(archive);
-    return comm_agree(model->world, status);
-}
-
-/* ---- A new run from other weights ---- */
-
-static void name_in_file(char *name, const struct param *p) {
-    snprintf(name, H5_MAX_NAME, "%s/%s", p->placement == PLACE_STATE ? "/state" : "/parameters", p->name);
-}
-
-/* Whether rows stand for symbols. */
-static bool is_by_symbol(const struct param *p) {
-    return !strncmp(p->name, "embedding.", 10) || !strncmp(p->name, "softmax.", 8) ||
-           strstr(p->name, ".router.token_embedding");
-}
-
-/* Whether the file has the array in its very shape. */
-static bool fits(const struct archive *archive, const struct param *p, bool same_symbols) {
-    char name[H5_MAX_NAME];
-    name_in_file(name, p);
-    const struct h5_array *found = archive_find(archive, name);
-    if (!found || found->rank != p->rank || (is_by_symbol(p) && !same_symbols)) return false;
-    return !memcmp(found->shape, p->shape, (size_t)p->rank * sizeof *p->shape);
-}
-
-/* State goes together: half of a router's or quantizer's (counts without their sums, `fitted` without centroids) means
- * nothing. */
-static enum status take(struct archive *archive, const struct model *model, const struct param *p, bool same_symbols,
-                        bool *taken) {
-    const struct params *params = &model->params;
-    char name[H5_MAX_NAME];
-    size_t owner = (size_t)(strrchr(p->name, '.') - p->name) + 1;
-    *taken = fits(archive, p, same_symbols);
-    for (int i = 0; i < params->count && p->placement == PLACE_STATE && *taken; ++i)
-        if (params->list[i]->placement == PLACE_STATE && !strncmp(params->list[i]->name, p->name, owner))
-            *taken = fits(archive, params->list[i], same_symbols);
-    name_in_file(name, p);
-    return *taken ? read_array(archive, name, p, p->data) : STATUS_OK;
-}
-
-/* What the file has and the model has no place for. */
-static void tell_left(const struct archive *archive, const struct params *params) {
-    const struct h5_contents *contents = archive_contents(archive);
-    for (int i = 0; i < contents->n_arrays; ++i) {
-        const char *name = contents->arrays[i].name;
-        bool known = strncmp(name, "/parameters/", 12) != 0 && strncmp(name, "/state/", 7) != 0;
-        for (int j = 0; j < params->count && !known; ++j) {
-            char ours[H5_MAX_NAME];
-            name_in_file(ours, params->list[j]);
-            known = !strcmp(name, ours);
-        }
-        if (!known) log_info("%s: left, this model has none: %s", archive_path(archive), name);
-    }
-}
-
-static enum status init_from(struct archive *archive, struct model *model, const struct text *text) {
-    const struct params *params = &model->params;
-    const char *path = archive_path(archive);
-    int taken = 0;
-    int64_t V;
-    bool same_symbols;
-    TRY(check_version(archive));
-    TRY(compare_vocabulary(archive, text, &same_symbols, &V));
-    if (!same_symbols)
-        log_info("%s: /vocabulary: %lld bytes, other than the %d of %s: what is by symbol is fresh", path, (long long)V,
-                 text->vocabulary, text->splits[SPLIT_TRAIN].path);
-    for (int i = 0; i < params->count; ++i) {
-        bool one = false;
-        TRY(take(archive, model, params->list[i], same_symbols, &one));
-        taken += one;
-        if (!one) log_info("%s: not taken, fresh: %s", path, params->list[i]->name);
-    }
-    tell_left(archive, params);
-    log_info("%s: %d of %d arrays taken", path, taken, params->count);
-    return taken ? STATUS_OK
-                 : status_fail(STATUS_CHECKPOINT, "%s: expected arrays of this model's shapes, found none", path);
-}
-
-enum status checkpoint_init_from(const char *path, struct model *model, const struct text *text) {
-    struct archive *archive;
-    TRY(archive_open(&archive, path, model->world));
-    enum status status = init_from(archive, model, text);
     archive_close(archive);
     return comm_agree(model->world, status);
 }

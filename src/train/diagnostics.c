@@ -57,12 +57,13 @@ static enum status read_probe(struct diagnostics *d, const struct text *text) {
     d->tokens = d->rows * T;
     d->symbols = zeros(d->tokens, sizeof *d->symbols);
     int32_t *symbols = zeros(T, sizeof *symbols);
-    for (int64_t row = 0; row < d->rows; ++row) {
-        text_read(text, d->split, row * T, T, symbols);
+    enum status status = STATUS_OK;
+    for (int64_t row = 0; row < d->rows && !status; ++row) {
+        status = text_read(text, d->split, row * T, T, symbols);
         for (int64_t t = 0; t < T; ++t) d->symbols[row * T + t] = symbols[t];
     }
     free(symbols);
-    return STATUS_OK;
+    return status;
 }
 
 enum status diagnostics_init(struct diagnostics *d, struct model *model, const struct text *text) {

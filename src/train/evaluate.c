@@ -30,10 +30,10 @@ enum status evaluate(struct evaluation *result, struct model *model, const struc
     int64_t scored = 0;
     int stop = 0;
     enum phase before = phase_now();
-    for (int64_t i = 0; i < streams.segments && !stop; ++i) {
+    for (int64_t i = 0, T; i < streams.segments && !stop; ++i) {
         phase_enter(PHASE_VALIDATE);
         FAULT_POINT("evaluation");
-        int64_t T = streams_read(&streams, i, first, rows, tokens, targets);
+        if ((status = comm_agree(world, streams_read(&streams, i, first, rows, tokens, targets, &T)))) break;
         struct pass pass = {.arena = &arenas->here,
                             .host = &arenas->host,
                             .step = step,
@@ -58,5 +58,5 @@ enum status evaluate(struct evaluation *result, struct model *model, const struc
     comm_allreduce(world, &sum, 1, COMM_DOUBLE, COMM_SUM);
     phase_enter(before);
     *result = (struct evaluation){sum / (double)scored, scored, stop};
-    return stop ? STATUS_REQUEUE : STATUS_OK;
+    return !status && stop ? STATUS_REQUEUE : status;
 }

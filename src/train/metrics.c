@@ -11,6 +11,7 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "train/diagnostics.h"
+#include "train/task.h"
 
 /* The lines of steps up to `step` of an earlier file, into a new one beside it; then that takes its place. The step of
  * a line stands after `prefix`. */
@@ -123,7 +124,7 @@ enum status metrics_write(struct metrics *metrics, const struct metrics_line *fr
     cJSON_AddNumberToObject(line, "step", (double)from->step);
     cJSON_AddStringToObject(line, "split", from->split);
     cJSON_AddNumberToObject(line, "loss", from->loss);
-    if (!from->task->classes && from->task->vocabulary->bytes)
+    if (!from->task->classes && from->task->legend.vocabulary->bytes)
         cJSON_AddNumberToObject(line, "bpc", from->loss / M_LN2);
     else if (!from->task->classes)
         cJSON_AddNumberToObject(line, "perplexity", exp(from->loss));

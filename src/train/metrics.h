@@ -3,9 +3,12 @@
 #ifndef VQMOE_METRICS_H
 #define VQMOE_METRICS_H
 
+#include <stdbool.h>
 #include <stdio.h>
 
-#include "train/task.h"
+#include "train/step.h"
+
+struct task;
 
 struct metrics {
     FILE *file; /* NULL on ranks above 0 */

@@ -51,7 +51,7 @@ enum status task_score(struct task *task, struct score *score, struct model *mod
 
 void task_figures(const struct task *task, double loss, double accuracy, double macro_f1, char out[TASK_FIGURES]) {
     int n = snprintf(out, TASK_FIGURES, "loss %.4f nats", loss);
-    if (!task->classes && task->vocabulary->bytes)
+    if (!task->classes && task->legend.vocabulary->bytes)
         snprintf(out + n, (size_t)(TASK_FIGURES - n), ", %.4f bpc", loss / M_LN2);
     else if (!task->classes)
         snprintf(out + n, (size_t)(TASK_FIGURES - n), ", perplexity %.2f", exp(loss));

@@ -34,11 +34,11 @@ struct task {
     const struct task_kind *kind;
     const struct config *config;
     struct comm *world;
-    const struct vocabulary *vocabulary; /* of the texts */
-    int64_t V;                           /* symbols of the model: the classifier has `<S>` too */
-    int64_t classes;                     /* C; 0: a language model */
-    int64_t per_epoch;                   /* batches, or for shuffled sentences how many of these */
-    int64_t batch_tokens;                /* of the batch that was read, over all ranks */
+    struct legend legend;
+    int64_t V;            /* symbols of the model: the classifier has `<S>` too */
+    int64_t classes;      /* C; 0: a language model */
+    int64_t per_epoch;    /* batches, or for shuffled sentences how many of these */
+    int64_t batch_tokens; /* of the batch that was read, over all ranks */
 
     /* A language model's. */
     struct text text;
@@ -48,7 +48,6 @@ struct task {
     /* A classifier's. */
     struct vocabulary alphabet;
     struct labelled labelled;
-    char *const *class_names; /* [C] */
     struct batches batches;
     struct text_batch batch;         /* that was read */
     struct scores scores;            /* of the split that was scored last */

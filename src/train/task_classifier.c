@@ -48,10 +48,9 @@ static enum status classifier_open(struct task *task, const char *from) {
     } else {
         alphabet_of_training(&task->alphabet, of(task, SPLIT_TRAIN));
     }
-    task->vocabulary = &task->alphabet;
     task->V = task->alphabet.size + 1; /* `<S>` */
     task->classes = task->labelled.n_classes;
-    task->class_names = task->labelled.classes;
+    task->legend = (struct legend){&task->alphabet, task->labelled.classes, task->classes};
     task->per_epoch = batches_per_epoch(&task->batches);
     return STATUS_OK;
 }

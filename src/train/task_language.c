@@ -23,7 +23,7 @@ static enum status open_data(struct task *task) {
 static enum status language_open(struct task *task, const char *from) {
     (void)from; /* the text has its own symbols; a checkpoint is held against them when it is read */
     TRY(comm_agree(task->world, open_data(task)));
-    task->vocabulary = &task->text.vocabulary;
+    task->legend.vocabulary = &task->text.vocabulary;
     task->V = task->text.vocabulary.size;
     task->per_epoch = task->feed.places;
     return STATUS_OK;

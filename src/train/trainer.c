@@ -19,7 +19,7 @@
 
 /* The cursor was written for the data and batch of that time. */
 static enum status resume_from(struct trainer *t, const char *path) {
-    TRY(checkpoint_resume(path, &t->step, &t->diagnostics, t->task.vocabulary, &t->progress));
+    TRY(checkpoint_resume(path, &t->step, &t->diagnostics, &t->task.legend, &t->progress));
     return comm_agree(t->world, task_seek(&t->task, &t->progress, path));
 }
 
@@ -43,7 +43,7 @@ enum status trainer_init(struct trainer *t, const struct config *config, struct 
     task_tell(&t->task, &t->progress);
     if (resume) return resume_from(t, resume);
     model_start(&t->model);
-    return init_from ? checkpoint_init_from(init_from, &t->model, t->task.vocabulary) : STATUS_OK;
+    return init_from ? checkpoint_init_from(init_from, &t->model, t->task.legend.vocabulary) : STATUS_OK;
 }
 
 void trainer_free(struct trainer *t) {
@@ -92,7 +92,7 @@ static enum status save(struct run *run) {
     if (!status) status = metrics_sync(&run->metrics); /* a run that goes on from here has the lines up to here */
     if ((status = comm_agree(t->world, status))) return status;
     control_saved(&run->control);
-    return saver_save(&run->saver, &t->step, &t->diagnostics, t->task.vocabulary, &t->progress);
+    return saver_save(&run->saver, &t->step, &t->diagnostics, &t->task.legend, &t->progress);
 }
 
 /* Of a split, as a line of metrics. Asked to stop meanwhile, run->stop says so, and there is no line. */
@@ -357,7 +357,7 @@ enum status trainer_run(struct trainer *t, bool anew, struct observer *observer)
              (long long)params_global_size(&t->model.params), t->model.params.count,
              (long long)params_local_size(&t->model.params), t->world->size, omp_get_max_threads());
     task_describe(&t->task);
-    saver_init(&run.saver, &t->step, &t->diagnostics, t->task.vocabulary, &t->progress);
+    saver_init(&run.saver, &t->step, &t->diagnostics, &t->task.legend, &t->progress);
     if (own) saver_has(&run.saver, &t->progress);
     control_start(&run.control, config);
     slow_init(&run.slow, t->world, t->step.rows, block_count(config->eval.batch, t->world->size, t->world->rank));

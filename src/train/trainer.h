@@ -3,6 +3,7 @@
 #define VQMOE_TRAINER_H
 
 #include "train/checkpoint.h"
+#include "train/diagnostics.h"
 #include "train/metrics.h"
 #include "train/task.h"
 

@@ -96,8 +96,8 @@ static void expect_same_model(const char *name, const struct toy *a, const struc
 /* ---- Checkpoints ---- */
 
 static struct text text_of_symbols(void) {
-    struct text text = {.vocabulary = V, .splits[SPLIT_TRAIN].path = "symbols"};
-    for (int i = 0; i < V; ++i) text.byte_of[i] = (uint8_t)('a' + i);
+    struct text text = {.vocabulary = {.size = V, .bytes = true}, .splits[SPLIT_TRAIN].path = "symbols"};
+    for (int i = 0; i < V; ++i) text.vocabulary.byte_of[i] = (uint8_t)('a' + i);
     return text;
 }
 
@@ -110,7 +110,7 @@ static void resume(struct toy *toy, const struct variant *variant, struct comm *
     struct text text = text_of_symbols();
     struct progress progress;
     must(toy_init(toy, variant, comm));
-    must(checkpoint_resume(path, &toy->step, &(struct diagnostics){0}, &text, &progress));
+    must(checkpoint_resume(path, &toy->step, &(struct diagnostics){0}, &(struct legend){.vocabulary = &text.vocabulary}, &progress));
     if (progress.step != STOP) fail(variant->name, "resumed at step %lld", (long long)progress.step);
 }
 
@@ -150,7 +150,7 @@ static int check_missing_state(const struct variant *variant) {
         if (p && p->placement != PLACE_STATE) continue;
         if (p) snprintf(name, sizeof name, "/state/%s", p->name);
         copy_without(name);
-        enum status status = checkpoint_resume(path_cut, &toy.step, &(struct diagnostics){0}, &text, &progress);
+        enum status status = checkpoint_resume(path_cut, &toy.step, &(struct diagnostics){0}, &(struct legend){.vocabulary = &text.vocabulary}, &progress);
         snprintf(expected, sizeof expected, "%s: %s: expected an array, found none", path_cut, name);
         if (status != (p ? STATUS_CHECKPOINT : STATUS_OK) || (p && strcmp(status_message(), expected) != 0))
             fail(variant->name, "without %s: status %d, '%s'", name, (int)status, status_message());
@@ -329,7 +329,7 @@ static void check_variant(const struct variant *variant, double (*gradient)(cons
     for (int64_t s = 0; s < STEPS; ++s) losses[s] = toy_step(&alone, &history, s, true);
     for (int64_t s = 0; s < STEPS; ++s) {
         if (s == STOP)
-            must(checkpoint_write(path, &here.step, &(struct diagnostics){0}, &text,
+            must(checkpoint_write(path, &here.step, &(struct diagnostics){0}, &(struct legend){.vocabulary = &text.vocabulary},
                                   &(struct progress){.step = s, .segment = s, .best_valid = INFINITY}));
         double now = relative(toy_step(&here, &history, s, false), losses[s]);
         if (!(now <= tolerance)) fail(variant->name, "step %lld: loss differs by %.3g", (long long)s, now);

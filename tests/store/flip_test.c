@@ -19,11 +19,11 @@ enum { FLIPS = 100 };
 
 static const char *const path = "flip.h5";
 static int failures;
-static struct text text = {.vocabulary = V, .splits[SPLIT_TRAIN].path = "symbols"};
+static struct text text = {.vocabulary = {.size = V, .bytes = true}, .splits[SPLIT_TRAIN].path = "symbols"};
 
 static enum status load(struct toy *toy) {
     struct progress progress;
-    return checkpoint_resume(path, &toy->step, &(struct diagnostics){0}, &text, &progress);
+    return checkpoint_resume(path, &toy->step, &(struct diagnostics){0}, &(struct legend){.vocabulary = &text.vocabulary}, &progress);
 }
 
 static enum status verify(void) {
@@ -108,12 +108,12 @@ int main(void) {
     struct history history = {0};
     struct archive *archive;
     variant_set(&variant, "quantizer.kind=ema"); /* has state */
-    for (int i = 0; i < V; ++i) text.byte_of[i] = (uint8_t)('a' + i);
+    for (int i = 0; i < V; ++i) text.vocabulary.byte_of[i] = (uint8_t)('a' + i);
     ops_init_cpu(1, PRECISION_FP32);
     if (toy_init(&toy, &variant, world)) FATAL("%s", status_message());
     toy_start(&toy);
     for (int number = 0; number < 2; ++number) toy_step(&toy, &history, number, true);
-    expect(checkpoint_write(path, &toy.step, &(struct diagnostics){0}, &text,
+    expect(checkpoint_write(path, &toy.step, &(struct diagnostics){0}, &(struct legend){.vocabulary = &text.vocabulary},
                             &(struct progress){.step = 2, .segment = 2, .best_valid = INFINITY, .validated = true}),
            STATUS_OK, "write", -1);
     if (archive_open(&archive, path, NULL)) FATAL("%s", status_message());

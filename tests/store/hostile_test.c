@@ -157,7 +157,7 @@ static void test_layouts(void **state) {
 
 static void test_types(void **state) {
     (void)state;
-    const char *message = "/b: expected little-endian float32, float64 or int64, found values of another type";
+    const char *message = "/b: expected little-endian float32, float64, int64 or uint8, found values of another type";
     hid_t compound = H5Tcreate(H5T_COMPOUND, 8), text = H5Tcopy(H5T_C_S1), fixed = H5Tcopy(H5T_C_S1);
     H5Tinsert(compound, "x", 0, H5T_IEEE_F32LE);
     H5Tset_size(text, H5T_VARIABLE);

@@ -45,22 +45,23 @@ static void test_alphabet(void **state) {
     write_file("text_test.txt", "\0b", 2);
     struct config config = config_of(DATA_TEXT, "text_train.txt", "text_valid.txt", "text_test.txt");
     assert_int_equal(text_open(&text, &config), STATUS_OK);
-    assert_int_equal(text.vocabulary, 6); /* 0, line feed, a, b, c, 255 */
+    assert_int_equal(text.vocabulary.size, 6); /* 0, line feed, a, b, c, 255 */
     int32_t symbols[4];
     text_read(&text, SPLIT_TRAIN, 0, 4, symbols);
     const int32_t train[] = {4, 2, 3, 1};
     assert_memory_equal(symbols, train, sizeof train);
     text_read(&text, SPLIT_VALID, 1, 1, symbols);
     assert_int_equal(symbols[0], 5);
-    for (int s = 0; s < text.vocabulary; s++) assert_int_equal(text.symbol_of[text.byte_of[s]], s);
-    assert_int_equal(text.symbol_of['d'], -1);
+    for (int s = 0; s < text.vocabulary.size; s++)
+        assert_int_equal(text.vocabulary.symbol_of[text.vocabulary.byte_of[s]], s);
+    assert_int_equal(text.vocabulary.symbol_of['d'], -1);
     text_close(&text);
 
     config.data.newlines = NEWLINES_DROP;
     config.data.test[0] = '\0';
     assert_int_equal(text_open(&text, &config), STATUS_OK);
-    assert_int_equal(text.vocabulary, 4);
-    assert_int_equal(text.symbol_of['\n'], -1);
+    assert_int_equal(text.vocabulary.size, 4);
+    assert_int_equal(text.vocabulary.symbol_of['\n'], -1);
     assert_int_equal(text.splits[SPLIT_TRAIN].symbols, 3);
     assert_int_equal(text.splits[SPLIT_TEST].symbols, 0);
     text_close(&text);
@@ -114,7 +115,7 @@ static void test_read_anywhere(void **state) {
         assert_int_equal(text_open(&text, &config), STATUS_OK);
         int n = expected_symbols(bytes, drop, expected);
         assert_int_equal(text.splits[SPLIT_VALID].symbols, n);
-        assert_int_equal(text.vocabulary, 7 + !drop);
+        assert_int_equal(text.vocabulary.size, 7 + !drop);
         for (int from = 0; from <= n; from += 37) {
             int count = n - from < 301 ? n - from : 301;
             text_read(&text, SPLIT_VALID, from, count, found);
@@ -138,8 +139,10 @@ static void check_streams(const struct text *text, const int32_t *symbols, int n
             *targets = malloc(sizeof *targets * (size_t)(rows * segment));
     for (int64_t i = 0; i < streams.segments; i++) {
         int64_t first = rows / 3, count = rows - first; /* as a rank that holds the last rows */
-        int64_t width = streams_read(&streams, i, first, count, tokens, targets);
-        assert_int_equal(streams_read(&streams, i, rows, 0, NULL, NULL), width);
+        int64_t width, none;
+        assert_int_equal(streams_read(&streams, i, first, count, tokens, targets, &width), STATUS_OK);
+        assert_int_equal(streams_read(&streams, i, rows, 0, NULL, NULL, &none), STATUS_OK);
+        assert_int_equal(none, width);
         assert_true(width == segment || (keep_last && i == streams.segments - 1 && width > 0));
         for (int64_t row = 0; row < count; row++)
             for (int64_t t = 0; t < width; t++) {

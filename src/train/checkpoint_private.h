@@ -1,0 +1,14 @@
+/* Between checkpoint.c and init_from.c. */
+#ifndef VQMOE_CHECKPOINT_PRIVATE_H
+#define VQMOE_CHECKPOINT_PRIVATE_H
+
+#include "train/checkpoint.h"
+
+/* STATUS_CHECKPOINT: another version, or no checksums. */
+enum status checkpoint_check_version(struct archive *archive);
+/* The rows of p held here, to `at`. */
+enum status checkpoint_read_array(struct archive *archive, const char *name, const struct param *p, real *at);
+/* The caller's. */
+enum status checkpoint_vocabulary_of(struct archive *archive, struct vocabulary *vocabulary);
+
+#endif
