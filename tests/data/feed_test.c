@@ -28,7 +28,7 @@ static void corpus_init(struct corpus *corpus) {
     static const int sizes[PARTS] = {MOST, 1, 0, 13, 24};
     struct text_split *train = &corpus->text.splits[SPLIT_TRAIN];
     memset(corpus, 0, sizeof *corpus);
-    corpus->text.vocabulary.size = V;
+    corpus->text.vocabulary.size = corpus->text.ids = V;
     *train = (struct text_split){.path = "corpus", .parts = corpus->parts, .n_parts = PARTS};
     for (int p = 0; p < PARTS; ++p) {
         int64_t at = 0;
