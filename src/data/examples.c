@@ -72,7 +72,7 @@ static void drop_first(struct records *records) {
 /* Where no column is named, training has a header or not; the other files have the same or none. */
 static enum status drop_headers(struct records records[SPLITS]) {
     struct records *train = &records[SPLIT_TRAIN];
-    if (train->named || !begins_with_header(train)) return STATUS_OK;
+    if (train->header != HEADER_PERHAPS || !begins_with_header(train)) return STATUS_OK;
     const char *text = text_of(train, 0), *label = label_of(train, 0);
     for (int s = 0; s < SPLITS; ++s) {
         struct records *one = &records[s];
