@@ -164,11 +164,12 @@ static enum status tsv_line(struct row *row, const char *line, const char *end) 
     if (memchr(line, '\r', (size_t)(end - line)))
         return status_fail(STATUS_DATA, "%s:%" PRId64 ": expected LF or CR LF at the end of a line, found CR alone",
                            row->records->path, row->line);
-    for (const char *tab; line <= end; line = tab + 1) {
+    const char *tab;
+    do {
         tab = memchr(line, '\t', (size_t)(end - line));
-        if (!tab) tab = end;
-        TRY(row_field(row, line, tab - line));
-    }
+        TRY(row_field(row, line, (tab ? tab : end) - line));
+        if (tab) line = tab + 1;
+    } while (tab);
     return row_end(row);
 }
 

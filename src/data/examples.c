@@ -105,7 +105,7 @@ static comparison *order_of(char *const *names, int64_t n) {
 
 static enum status find_classes(struct labelled *labelled, const struct records *train) {
     int64_t n = train->count, classes = 0;
-    char **names = malloc((size_t)n * sizeof *names);
+    char **names = malloc((size_t)(n + 1) * sizeof *names);
     if (!names) return status_fail(STATUS_INTERNAL, "%s: out of memory", train->path);
     for (int64_t i = 0; i < n; ++i) names[i] = train->bytes + train->list[i].label;
     qsort(names, (size_t)n, sizeof *names, compare_names);

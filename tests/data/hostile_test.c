@@ -175,6 +175,8 @@ static void test_folder(void **state) {
     (void)state;
     mkdir("bad_folder", 0777);
     struct config config = labelled_config(DATA_IMDB, "bad_folder", "", "");
+    unlink("bad_folder/train/neg/0_1.txt"); /* of an earlier run */
+    unlink("bad_folder/train/pos/0_9.txt");
     refused(&config, "bad_folder: expected reviews in train/neg, found none");
     mkdir("bad_folder/train", 0777);
     mkdir("bad_folder/train/neg", 0777);
