@@ -64,6 +64,7 @@ static const struct bad bad_files[] = {
     {DATA_TREES, TEXT("(0 a)\n(1 b c)\n"), ":2: column 6: expected ')' after a word, found c)"},
     {DATA_TREES, TEXT("(0 a)\n(1 )\n"), ":2: column 4: expected a word or '(', found )"},
     {DATA_TREES, TEXT("(0 a)\nb\n"), ":2: column 1: expected '(', found b"},
+    {DATA_TREES, TEXT("(0 a)\n)\n"), ":2: column 1: expected '(', found )"},
     {DATA_TREES, TEXT("(0 a)\n(1 (2 b) c)\n"), ":2: column 10: expected '(' or ')', found c)"},
     {DATA_TREES, TEXT("(0 (1 a))\n(0 b)\n"), ": expected at least two classes, found only '0'"},
     {DATA_IMDB, TEXT("no archive\n"), ":beginning: expected a whole tar.gz, found: Unrecognized archive format"},
