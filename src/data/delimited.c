@@ -5,13 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "data/records.h"
 
 /* The record being read. */
 struct row {
     struct records *records;
     const struct config *config;
-    char *bytes; /* its fields side by side */
+    char *bytes; /* its fields, each with a comma behind it */
     int64_t used, room;
     int64_t *ends; /* [fields] of each in `bytes` */
     int64_t fields, ends_room;
@@ -23,8 +24,8 @@ struct row {
 };
 
 static const char *field_of(const struct row *row, int64_t column, int64_t *size) {
-    int64_t begin = column ? row->ends[column - 1] : 0;
-    const char *field = row->bytes ? row->bytes + begin : ""; /* none has a byte */
+    int64_t begin = column ? row->ends[column - 1] + 1 : 0;
+    const char *field = row->bytes + begin;
     *size = row->ends[column] - begin;
     trim(&field, size);
     return field;
@@ -32,10 +33,10 @@ static const char *field_of(const struct row *row, int64_t column, int64_t *size
 
 static enum status row_field(struct row *row, const char *bytes, int64_t size) {
     TRY(reserve((void **)&row->ends, &row->ends_room, row->fields + 1, sizeof *row->ends));
-    TRY(reserve((void **)&row->bytes, &row->room, row->used + size, 1));
+    TRY(reserve((void **)&row->bytes, &row->room, row->used + size + 1, 1));
     if (size) memcpy(row->bytes + row->used, bytes, (size_t)size);
-    row->used += size;
-    row->ends[row->fields++] = row->used;
+    row->ends[row->fields++] = row->used += size;
+    row->bytes[row->used++] = ',';
     return STATUS_OK;
 }
 
@@ -53,17 +54,18 @@ static enum status find_column(struct row *row, const char *key, const char *ask
         int64_t size;
         const char *name = field_of(row, *column, &size);
         if (size != (int64_t)strlen(asked) || memcmp(name, asked, (size_t)size) != 0) continue;
-        row->records->named = true;
+        row->records->header = HEADER_NAMED;
         return STATUS_OK;
     }
     return status_fail(STATUS_DATA, "%s:%" PRId64 ": %s: expected a column named '%s', found the line '%s'", path,
-                       row->line, key, asked, shown_bytes(row->bytes, row->used).text);
+                       row->line, key, asked, shown_bytes(row->bytes, row->used - 1).text);
 }
 
 static enum status find_columns(struct row *row) {
     const char *path = row->records->path;
     if (row->fields < 2)
         return status_fail(STATUS_DATA, "%s:%" PRId64 ": expected at least 2 columns, found 1", path, row->line);
+    row->records->header = HEADER_PERHAPS;
     row->expected = row->fields;
     row->text = 0;
     row->label = row->fields - 1;
@@ -88,7 +90,10 @@ static enum status row_end(struct row *row) {
                            row->records->path, row->line, row->expected, row->fields);
     const char *text = field_of(row, row->text, &size), *label = field_of(row, row->label, &label_size);
     snprintf(place, sizeof place, "%" PRId64, row->line);
-    if (!first || !row->records->named) TRY(records_add(row->records, text, size, label, label_size, place));
+    if (first && row->records->header == HEADER_NAMED)
+        log_info("%s: header %s", row->records->path, shown_bytes(row->bytes, row->used - 1).text);
+    else
+        TRY(records_add(row->records, text, size, label, label_size, place));
     row->used = row->fields = 0;
     return STATUS_OK;
 }
@@ -159,11 +164,12 @@ static enum status tsv_line(struct row *row, const char *line, const char *end) 
     if (memchr(line, '\r', (size_t)(end - line)))
         return status_fail(STATUS_DATA, "%s:%" PRId64 ": expected LF or CR LF at the end of a line, found CR alone",
                            row->records->path, row->line);
-    for (const char *tab; line <= end; line = tab + 1) {
+    const char *tab;
+    do {
         tab = memchr(line, '\t', (size_t)(end - line));
-        if (!tab) tab = end;
-        TRY(row_field(row, line, tab - line));
-    }
+        TRY(row_field(row, line, (tab ? tab : end) - line));
+        if (tab) line = tab + 1;
+    } while (tab);
     return row_end(row);
 }
 

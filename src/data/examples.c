@@ -72,7 +72,7 @@ static void drop_first(struct records *records) {
 /* Where no column is named, training has a header or not; the other files have the same or none. */
 static enum status drop_headers(struct records records[SPLITS]) {
     struct records *train = &records[SPLIT_TRAIN];
-    if (train->named || !begins_with_header(train)) return STATUS_OK;
+    if (train->header != HEADER_PERHAPS || !begins_with_header(train)) return STATUS_OK;
     const char *text = text_of(train, 0), *label = label_of(train, 0);
     for (int s = 0; s < SPLITS; ++s) {
         struct records *one = &records[s];
@@ -105,7 +105,7 @@ static comparison *order_of(char *const *names, int64_t n) {
 
 static enum status find_classes(struct labelled *labelled, const struct records *train) {
     int64_t n = train->count, classes = 0;
-    char **names = malloc((size_t)n * sizeof *names);
+    char **names = malloc((size_t)(n + 1) * sizeof *names);
     if (!names) return status_fail(STATUS_INTERNAL, "%s: out of memory", train->path);
     for (int64_t i = 0; i < n; ++i) names[i] = train->bytes + train->list[i].label;
     qsort(names, (size_t)n, sizeof *names, compare_names);

@@ -20,7 +20,11 @@ struct records {
     int64_t used, room;
     struct record *list; /* [count], owned */
     int64_t count, list_room;
-    bool named; /* the first line named columns, and is not in the list */
+    enum {
+        HEADER_NONE,
+        HEADER_PERHAPS,
+        HEADER_NAMED
+    } header; /* of columns: the first in the list; found, and left out */
 };
 
 void records_free(struct records *records);

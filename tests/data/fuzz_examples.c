@@ -42,10 +42,10 @@ static struct config config_of(uint8_t choice) {
     return config;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+bool fuzz_examples(const uint8_t *data, size_t size) {
     struct records records[SPLITS] = {{.path = name}, {.path = name}, {.path = name}};
     struct labelled labelled;
-    if (size < 1) return 0;
+    if (size < 1) return false;
     struct config config = config_of(data[0]);
     char *bytes = malloc(size); /* of its own size, so that a sanitizer sees its ends */
     CHECK(bytes != NULL);
@@ -63,5 +63,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     status_clear();
     for (int s = 0; s < SPLITS; ++s) records_free(&records[s]);
     free(bytes);
+    return !status;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    fuzz_examples(data, size);
     return 0;
 }

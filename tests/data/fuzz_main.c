@@ -39,7 +39,7 @@ static size_t change(uint8_t *bytes, size_t size) {
 int main(int argc, char **argv) {
     if (argc < 3) FATAL("usage: fuzz_main CHANGES FILE...");
     static uint8_t whole[MOST], changed[MOST];
-    int64_t runs = 0;
+    int64_t runs = 0, read_well = 0;
     log_init(1); /* headers are not said */
     for (int f = 2; f < argc; ++f) {
         FILE *file = fopen(argv[f], "rb");
@@ -50,9 +50,11 @@ int main(int argc, char **argv) {
             size_t now = size;
             memcpy(changed, whole, size);
             for (uint64_t n = i ? 1 + below(4) : 0; n > 0; --n) now = change(changed, now);
-            LLVMFuzzerTestOneInput(changed, now);
+            bool good = fuzz_examples(changed, now);
+            if (i == 0 && !good) FATAL("%s: expected a good file in the corpus", argv[f]);
+            read_well += good;
         }
     }
-    printf("%lld inputs\n", (long long)runs);
+    printf("%lld inputs, %lld of them read\n", (long long)runs, (long long)read_well);
     return 0;
 }
