@@ -12,7 +12,6 @@ struct batch {
     const double *weights;  /* [C] of classes in the mean of losses; NULL: 1 */
 };
 
-int64_t batch_tokens(const struct batch *batch);
 /* Rows first .. first + rows - 1 become the micro-batch of a pass that says which of them are this rank's
  * (ragged_start) and gets symbols, shares and the count of tokens. Returns this rank's labels (device memory) or NULL.
  */

@@ -1,5 +1,6 @@
 /* A classifier on any number of ranks, also more ranks than examples, against one rank alone: losses, logits, updated
- * weights. A batch of texts of different lengths against each text by itself. What alpha 0 freezes. */
+ * weights. A batch of texts of different lengths against each text by itself. What alpha 0 freezes. With an argument:
+ * writes step files into that folder instead, for test_parity. */
 #include <math.h>
 #include <mpi.h>
 #include <string.h>
@@ -8,7 +9,7 @@
 #include "tests/mpi/expect.h"
 #include "train/classify.h"
 #include "train/optimizer.h"
-#include "train/step.h"
+#include "train/step_file.h"
 
 enum { V = 11, C = 3, ROWS = 7, LONGEST = 12, STEPS = 3 };
 static const double tolerance = sizeof(real) == sizeof(double) ? 1e-10 : 2e-4;
@@ -170,13 +171,17 @@ static void test_alpha(const char *kind, const char *alpha, struct comm *world) 
     end(&c);
 }
 
-int main(int argc, char **argv) {
-    MPI_Init(&argc, &argv);
-    struct comm *world = comm_mpi_new();
-    world_rank = world->rank;
-    log_init(world->rank);
-    ops_init_cpu(1, PRECISION_FP32);
-    comm_limit(60);
+static void write_file(const char *folder, int64_t i, const char *const *more, int n, struct comm *world) {
+    char path[1024];
+    struct classifier c;
+    struct batch batch = some_batch(ROWS - i, i);
+    snprintf(path, sizeof path, "%s/%lld.h5", folder, (long long)i);
+    start(&c, more, n, world);
+    EXPECT(!step_file_write_batch(path, &c.step, i, &batch));
+    end(&c);
+}
+
+static void test_all(const char *folder, struct comm *world) {
     static const char *const cases[][MORE] = {
         {"moe.mode=discrete"},
         {"moe.mode=discrete", "model.attention=absolute", "model.norm=pre", "classifier.head=linear"},
@@ -189,15 +194,29 @@ int main(int argc, char **argv) {
         int n = 0;
         while (n < MORE && cases[i][n]) ++n;
         part = cases[i][n - 1];
+        if (folder) {
+            write_file(folder, (int64_t)i, cases[i], n, world);
+            continue;
+        }
         test_ranks(cases[i], n, world);
         if (i != 3) test_padding(cases[i], n, world); /* room in an expert depends on the other texts */
     }
     static const char *const kinds[] = {"vq", "cosine", "factorized", "ema", "frozen_linear", "online_clustered"};
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; ++i) {
+    for (size_t i = 0; !folder && i < sizeof kinds / sizeof *kinds; ++i) {
         part = kinds[i];
         test_alpha(kinds[i], "quantizer.alpha=0", world);
         test_alpha(kinds[i], "quantizer.alpha=0.2", world);
     }
+}
+
+int main(int argc, char **argv) {
+    MPI_Init(&argc, &argv);
+    struct comm *world = comm_mpi_new();
+    world_rank = world->rank;
+    log_init(world->rank);
+    ops_init_cpu(1, PRECISION_FP32);
+    comm_limit(60);
+    test_all(argc > 1 ? argv[1] : NULL, world);
     comm_free(world);
     MPI_Finalize();
     return failures > 0;
