@@ -2,7 +2,7 @@
 #ifndef VQMOE_BATCH_H
 #define VQMOE_BATCH_H
 
-#include "nn/ragged.h"
+#include "model/model.h"
 
 struct batch {
     int64_t rows;           /* at least 1 */
