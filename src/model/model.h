@@ -1,6 +1,6 @@
 /* The language model: Transformer-XL (relative attention, memory) or Transformer (absolute), embeddings, softmax over V
  * symbols. Or the classifier: the same blocks on ragged rows without memory, and a head in place of the softmax.
- * docs/method.md, sections 4 and 5. */
+ * docs/method.md, sections 4 and 7. */
 #ifndef VQMOE_MODEL_H
 #define VQMOE_MODEL_H
 

@@ -4,7 +4,7 @@ int64_t pass_token_first(const struct pass *pass) {
     return pass->ragged ? pass->ragged->token_first : pass->row_first * pass->positions;
 }
 
-static int64_t sum(const int32_t *lengths, int64_t rows) {
+int64_t ragged_tokens(const int32_t *lengths, int64_t rows) {
     int64_t tokens = 0;
     for (int64_t b = 0; b < rows; ++b) tokens += lengths[b];
     return tokens;
@@ -42,9 +42,9 @@ void ragged_start(struct ragged *ragged, struct pass *pass, const int32_t *lengt
     pass->positions = 0;
     for (int64_t b = first; b < first + rows; ++b)
         if (lengths[b] > pass->positions) pass->positions = lengths[b];
-    pass->tokens = sum(mine, pass->rows);
-    pass->tokens_micro = sum(lengths + first, rows);
-    ragged->token_first = sum(lengths, pass->row_first);
+    pass->tokens = ragged_tokens(mine, pass->rows);
+    pass->tokens_micro = ragged_tokens(lengths + first, rows);
+    ragged->token_first = ragged_tokens(lengths, pass->row_first);
     place_tokens(ragged, pass, mine);
 }
 

@@ -14,6 +14,7 @@ struct ragged {
     int64_t token_first;     /* tokens of the global batch before this rank's first: g of that one */
 };
 
+int64_t ragged_tokens(const int32_t *lengths, int64_t rows);
 /* Rows first .. first + rows - 1 of a global batch, of whose rows `lengths` (each at least 1) says the lengths, are the
  * micro-batch; those of pass->rows and row_first are this rank's. Sets the pass's ragged, positions (the longest row of
  * the micro-batch), tokens and tokens_micro. */

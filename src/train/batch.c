@@ -1,11 +1,5 @@
 #include "train/batch.h"
 
-int64_t batch_tokens(const struct batch *batch) {
-    int64_t tokens = 0;
-    for (int64_t b = 0; b < batch->rows; ++b) tokens += batch->lengths[b];
-    return tokens;
-}
-
 static double weight_of(const struct batch *batch, int64_t b) {
     return batch->weights ? batch->weights[batch->labels[b]] : 1;
 }
@@ -22,7 +16,7 @@ static const real *upload_shares(const struct batch *batch, const struct pass *p
 const int32_t *batch_start(const struct batch *batch, struct pass *pass, struct ragged *ragged, int64_t first,
                            int64_t rows) {
     ragged_start(ragged, pass, batch->lengths, first, rows);
-    pass->tokens_global = batch_tokens(batch);
+    pass->tokens_global = ragged_tokens(batch->lengths, batch->rows);
     pass->ids_host = batch->tokens + ragged->token_first;
     pass->ids = pass_upload(pass, pass->ids_host, pass->tokens);
     if (!batch->labels) return NULL;

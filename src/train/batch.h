@@ -2,7 +2,7 @@
 #ifndef VQMOE_BATCH_H
 #define VQMOE_BATCH_H
 
-#include "nn/ragged.h"
+#include "model/model.h"
 
 struct batch {
     int64_t rows;           /* at least 1 */
@@ -12,7 +12,6 @@ struct batch {
     const double *weights;  /* [C] of classes in the mean of losses; NULL: 1 */
 };
 
-int64_t batch_tokens(const struct batch *batch);
 /* Rows first .. first + rows - 1 become the micro-batch of a pass that says which of them are this rank's
  * (ragged_start) and gets symbols, shares and the count of tokens. Returns this rank's labels or NULL. */
 const int32_t *batch_start(const struct batch *batch, struct pass *pass, struct ragged *ragged, int64_t first,

@@ -11,22 +11,32 @@
 
 enum { SCALARS = 4 }; /* task, vq, balance, distill lead the packed vector, then dropped, load and usage by layer */
 
+/* Tokens of so many rows; lengths NULL: each has a whole segment. */
+static int64_t tokens_of(const struct step *step, const int32_t *lengths, int64_t first, int64_t rows) {
+    return lengths ? ragged_tokens(lengths + first, rows) : rows * step->model->config->model.segment;
+}
+
 /* The rows of a global batch over micro-batches and ranks. */
-static void cut(struct step *step, int64_t rows) {
+static void cut(struct step *step, int64_t rows, const int32_t *lengths) {
     const struct comm *world = step->model->world;
     int64_t most = step->model->config->train.accumulate;
     step->rows_global = rows;
+    step->tokens_global = tokens_of(step, lengths, 0, rows);
     step->accumulate = rows < most ? rows : most;
-    step->rows = 0;
+    step->rows = step->tokens = 0;
     for (int64_t j = 0; j < step->accumulate; ++j) {
         int64_t all = block_count(rows, step->accumulate, j), before = block_first(rows, step->accumulate, j);
-        step->micro[j] = (struct micro_batch){
-            all,
-            before + block_first(all, world->size, world->rank),
-            block_count(all, world->size, world->rank),
-            step->rows,
-        };
-        step->rows += step->micro[j].rows;
+        int64_t first = before + block_first(all, world->size, world->rank),
+                count = block_count(all, world->size, world->rank);
+        step->micro[j] = (struct micro_batch){.rows_global = all,
+                                              .first = first,
+                                              .rows = count,
+                                              .local = step->rows,
+                                              .token_first = tokens_of(step, lengths, 0, first),
+                                              .tokens = tokens_of(step, lengths, first, count),
+                                              .token_local = step->tokens};
+        step->rows += count;
+        step->tokens += step->micro[j].tokens;
     }
 }
 
@@ -47,7 +57,7 @@ void step_init(struct step *step, struct model *model) {
         step->class_logits = malloc((size_t)(config->train.batch * model->head.classes) * sizeof *step->class_logits);
         if (!step->class_logits) FATAL("out of memory");
     }
-    cut(step, config->train.batch);
+    cut(step, config->train.batch, NULL);
     memory_init(&step->memory, L, step->rows, model->head.classes ? 0 : config->model.memory, model->d_model);
 }
 
@@ -158,7 +168,7 @@ void step_queue(struct step *step, int64_t number, struct routes *routes, const 
     int64_t T = model->config->model.segment;
     begin(step);
     for (int64_t j = 0; j < step->accumulate; ++j) {
-        int64_t at = step->micro[j].local * T;
+        int64_t at = step->micro[j].token_local;
         struct pass *pass = begin_micro(step, j, number);
         pass->ids_host = tokens + at;
         pass->ids = pass_upload(pass, pass->ids_host, pass->tokens);
@@ -172,18 +182,16 @@ void step_queue(struct step *step, int64_t number, struct routes *routes, const 
 }
 
 void step_queue_batch(struct step *step, int64_t number, struct routes *routes, const struct batch *batch) {
-    int64_t at = 0;
-    cut(step, batch->rows);
+    cut(step, batch->rows, batch->lengths);
     begin(step);
     memset(step->class_logits, 0, (size_t)(batch->rows * step->model->head.classes) * sizeof *step->class_logits);
     for (int64_t j = 0; j < step->accumulate; ++j) {
         struct pass *pass = begin_micro(step, j, number);
         const int32_t *labels = batch_start(batch, pass, &step->ragged, block_first(batch->rows, step->accumulate, j),
                                             step->micro[j].rows_global);
-        if (routes) routes->at = at;
+        if (routes) routes->at = step->micro[j].token_local;
         model_forward(step->model, pass, routes, NULL, 0, labels);
         go_back(step, j);
-        at += pass->tokens;
     }
 }
 

@@ -13,6 +13,8 @@ struct micro_batch {
     int64_t rows_global; /* over all ranks */
     int64_t first, rows; /* this rank's: number of the first in the global batch, count */
     int64_t local;       /* local row of the first */
+    int64_t token_first, tokens,
+        token_local; /* the same of its tokens: g of the first, count, local number of the first */
 };
 
 /* Sums over ranks, layers in order. */
@@ -34,15 +36,15 @@ struct step {
     struct memory memory;
     struct micro_batch *micro; /* [accumulate], of the last step */
     int64_t accumulate;        /* micro-batches */
-    int64_t rows;              /* local rows of all of them */
+    int64_t rows, tokens;      /* local ones of all of them */
     int64_t codes;             /* M, 0 without codes */
     struct step_stats stats;   /* of the last step */
     double *packed;            /* [n_packed] the stats as one vector, for one reduction */
     int64_t n_packed;
     struct pass pending; /* the last micro-batch's, until step_collect */
     struct ragged ragged;
-    int64_t rows_global; /* of the last step */
-    real *class_logits;  /* classifier: host [rows_global, C] of the last step, on every rank */
+    int64_t rows_global, tokens_global; /* of the last step */
+    real *class_logits;                 /* classifier: host [rows_global, C] of the last step, on every rank */
     real *keep_logits; /* host [rows T, V] filled by softmax_scores if not NULL (the caller's; on all ranks or none) */
 };
 
