@@ -5,7 +5,21 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+bool files_make_folder(const char *path) {
+    char part[PATH_MAX];
+    snprintf(part, sizeof part, "%s", path);
+    for (char *c = part + 1;; ++c) {
+        if (*c && *c != '/') continue;
+        char kept = *c;
+        *c = '\0';
+        if (mkdir(part, 0777) && errno != EEXIST) return false;
+        *c = kept;
+        if (!kept) return true;
+    }
+}
 
 bool files_sync_entry(const char *path) {
     char folder[PATH_MAX];

@@ -4,6 +4,8 @@
 
 #include <stdbool.h>
 
+/* Creates a folder and those above it that are missing; false, and errno, where it cannot. */
+bool files_make_folder(const char *path);
 /* The entry of `path` in its folder is on disk: after a file was made, renamed or removed. False, and errno, where not;
  * file systems with nothing to sync are fine. */
 bool files_sync_entry(const char *path);

@@ -4,6 +4,7 @@
 
 #include "comm/comm.h"
 #include "config/config.h"
+#include "data/text.h"
 
 /* What any command may be given; a command's option list says which. */
 struct arguments {
@@ -62,7 +63,9 @@ extern const struct command cli_commands[]; /* ends with a NULL name */
 const struct command *cli_parse(int argc, char **argv, struct arguments *arguments);
 void cli_arguments_free(struct arguments *arguments);
 
-/* The configuration of a command on configurations; starts the operations. Collective over the world. */
+/* The configuration of a command on configurations, the same on all ranks. Collective over the world. */
+enum status cli_configuration(struct config *config, const struct arguments *arguments, struct comm *world);
+/* The same, and starts the operations. */
 enum status cli_configure(struct config *config, const struct arguments *arguments, struct comm *world);
 
 /* The same of a configuration that is there. */
@@ -77,6 +80,11 @@ enum status inspect_compare(const char *a, const char *b);
 
 /* "vqmoe 0.1.0 (commit), MPI, HDF5 and the rest", in lines. */
 void cli_print_version(FILE *out);
+/* "vqmoe 0.1.0" */
+const char *cli_version(void);
+
+/* Prints what is in an opened text, with its first lines. */
+void data_show(const struct text *text, const struct config *config);
 
 enum status cli_train(const struct arguments *arguments, struct comm *world);
 enum status cli_finetune(const struct arguments *arguments, struct comm *world);
@@ -84,7 +92,8 @@ enum status cli_predict(const struct arguments *arguments, struct comm *world);
 enum status cli_eval(const struct arguments *arguments, struct comm *world);
 enum status cli_generate(const struct arguments *arguments, struct comm *world);
 enum status cli_inspect(const struct arguments *arguments, struct comm *world);
-enum status cli_data(const struct arguments *arguments, struct comm *world);
+enum status cli_data_prepare(const struct arguments *arguments, struct comm *world);
+enum status cli_data_describe(const struct arguments *arguments, struct comm *world);
 enum status cli_bench(const struct arguments *arguments, struct comm *world);
 enum status cli_doctor(const struct arguments *arguments, struct comm *world);
 enum status cli_debug_step(const struct arguments *arguments, struct comm *world);

@@ -19,7 +19,11 @@ const struct command cli_commands[] = {
     {"inspect", "CHECKPOINT|RUN_FOLDER",
      "Lists what a checkpoint holds: names, shapes, placement, step, configuration; or how routing is and became.",
      TAKES_COMPARE | TAKES_ROUTING | TAKES_VERIFY, cli_inspect},
-    {"data", "CONFIG...", "Describes the data of a configuration: files, alphabet, splits, streams.", 0, cli_data},
+    {"data prepare", "CONFIG...",
+     "Encodes the texts of a configuration into the folder data.prepared (docs/data.md); again, it goes on.", 0,
+     cli_data_prepare},
+    {"data describe", "CONFIG...|FOLDER", "Describes data: files, vocabulary, splits, first lines, streams.",
+     TAKES_VERIFY, cli_data_describe},
     {"bench", "CONFIG...", "Times training steps and their operations, on the CPU or a GPU, against measured rates.",
      TAKES_STEPS, cli_bench},
     {"doctor", "", "Looks for what would keep a run from its best on these ranks, their nodes and a folder.",
@@ -52,6 +56,13 @@ static enum status check_same(const struct config *config, struct comm *world) {
     return comm_agree(world, status);
 }
 
+enum status cli_configuration(struct config *config, const struct arguments *arguments, struct comm *world) {
+    enum status status =
+        config_load(config, arguments->files, arguments->n_files, arguments->overrides, arguments->n_overrides);
+    if ((status = comm_agree(world, status))) return status;
+    return check_same(config, world);
+}
+
 enum status cli_start(const struct config *config, struct comm *world) {
     TRY(check_same(config, world));
     TRY(start_operations(config, world));
@@ -60,8 +71,8 @@ enum status cli_start(const struct config *config, struct comm *world) {
 }
 
 enum status cli_configure(struct config *config, const struct arguments *arguments, struct comm *world) {
-    enum status status =
-        config_load(config, arguments->files, arguments->n_files, arguments->overrides, arguments->n_overrides);
-    if ((status = comm_agree(world, status))) return status;
-    return cli_start(config, world);
+    TRY(cli_configuration(config, arguments, world));
+    TRY(start_operations(config, world));
+    log_info("%s", start_description());
+    return STATUS_OK;
 }

@@ -12,3 +12,5 @@ void cli_print_version(FILE *out) {
     fprintf(out, "HDF5: %s\n", h5_library_version());
     fprintf(out, "configuration: %s\n", config_libraries());
 }
+
+const char *cli_version(void) { return "vqmoe " VQMOE_VERSION; }

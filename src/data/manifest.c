@@ -14,9 +14,9 @@
 static const int64_t most_integer = (int64_t)1 << 53; /* that JSON's numbers hold exactly */
 enum { MOST_FILE = 1 << 28, MOST_PARTS = 100000, MOST_SOURCES = 100000 };
 
-static const char *const kind_names[] = {"enwik8", "text8", "text", "words", "lm1b"};
+const char *const manifest_kinds[] = {"enwik8", "text8", "text", "words", "lm1b"};
 static const char *const newlines_names[] = {[NEWLINES_DROP] = "drop", [NEWLINES_KEEP] = "keep"};
-enum { KINDS = sizeof kind_names / sizeof *kind_names };
+enum { KINDS = sizeof manifest_kinds / sizeof *manifest_kinds };
 
 int manifest_width(int64_t V) { return V <= 1 << 8 ? 1 : V <= 1 << 16 ? 2 : 4; }
 
@@ -243,7 +243,7 @@ static enum status parse(struct manifest *m, const cJSON *root, struct place *pl
     int kind, newlines;
     const cJSON *splits = cJSON_GetObjectItemCaseSensitive(root, "splits");
     TRY(get_integer(place, root, "format_version", MANIFEST_VERSION, MANIFEST_VERSION, &version));
-    TRY(get_name(place, root, "kind", kind_names, KINDS, &kind));
+    TRY(get_name(place, root, "kind", manifest_kinds, KINDS, &kind));
     TRY(get_name(place, root, "newlines", newlines_names, 2, &newlines));
     TRY(get_integer(place, root, "min_count", 0, most_integer, &m->min_count));
     TRY(get_text(place, root, "written_by", m->tool, sizeof m->tool));
@@ -360,7 +360,7 @@ char *manifest_text(const struct manifest *m) {
     cJSON *root = cJSON_CreateObject();
     cJSON_AddNumberToObject(root, "format_version", MANIFEST_VERSION);
     cJSON_AddStringToObject(root, "written_by", m->tool);
-    cJSON_AddStringToObject(root, "kind", kind_names[m->kind]);
+    cJSON_AddStringToObject(root, "kind", manifest_kinds[m->kind]);
     cJSON_AddStringToObject(root, "newlines", newlines_names[m->newlines]);
     cJSON_AddNumberToObject(root, "min_count", (double)m->min_count);
     cJSON_AddNumberToObject(root, "token_bytes", manifest_width(m->V));

@@ -47,6 +47,8 @@ struct manifest {
     struct manifest_split splits[SPLITS];
 };
 
+extern const char *const manifest_kinds[]; /* "enwik8", ... by enum data_kind */
+
 /* Bytes of a token: the least of 1, 2 and 4 that hold V. */
 int manifest_width(int64_t V);
 /* "train-00012.bin", or ".idx" */
@@ -61,6 +63,9 @@ enum status manifest_parse(struct manifest *manifest, const char *json, int64_t 
 enum status manifest_read(struct manifest *manifest, const char *folder);
 /* The text, ended by a line feed; the caller frees it. */
 char *manifest_text(const struct manifest *manifest);
+/* Of the parts that fall to this rank every byte against its checksum, every token, every sentence. text: the folder,
+ * opened. STATUS_DATA, naming the file. */
+enum status manifest_verify(const struct manifest *manifest, const struct text *text, int rank, int ranks);
 void manifest_free(struct manifest *manifest);
 
 #endif

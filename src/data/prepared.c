@@ -10,12 +10,11 @@
 
 /* What the configuration asks for and what the folder is. */
 static enum status check_kind(const struct manifest *m, const struct config *config) {
-    static const char *const kinds[] = {"enwik8", "text8", "text", "words", "lm1b"};
     static const char *const newlines[] = {[NEWLINES_DROP] = "drop", [NEWLINES_KEEP] = "keep"};
     const char *folder = config->data.prepared;
     if (m->kind != config->data.kind)
         return status_fail(STATUS_DATA, "%s/" MANIFEST_FILE ": kind: expected %s (data.kind), found %s", folder,
-                           kinds[config->data.kind], kinds[m->kind]);
+                           manifest_kinds[config->data.kind], manifest_kinds[m->kind]);
     if (m->bytes && m->newlines != config->data.newlines)
         return status_fail(STATUS_DATA, "%s/" MANIFEST_FILE ": newlines: expected %s (data.newlines), found %s", folder,
                            newlines[config->data.newlines], newlines[m->newlines]);

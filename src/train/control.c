@@ -28,6 +28,8 @@ void control_catch_signals(void) {
     for (int i = 0; i < 3; ++i) sigaction(numbers[i], &action, NULL);
 }
 
+bool control_was_asked(void) { return asked != 0; }
+
 bool control_is_asked(struct comm *world) {
     int64_t any = asked;
     comm_allreduce(world, &any, 1, COMM_INT64, COMM_MAX);

@@ -9,6 +9,8 @@
  * signal, a second or more after the first (launchers may send one twice), ends the process at once. */
 void control_catch_signals(void);
 
+/* Whether this rank was asked so far. */
+bool control_was_asked(void);
 /* Collective, for moments at which there is nothing to save: whether any rank was asked. */
 bool control_is_asked(struct comm *world);
 

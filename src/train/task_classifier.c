@@ -122,7 +122,7 @@ static void fill(struct task *task, const struct examples *examples, int64_t cou
 static enum status classifier_read(struct task *task, const struct step *step) {
     (void)step;
     fill(task, of(task, SPLIT_TRAIN), batches_read(&task->batches, task->epoch, task->place, task->batch.numbers));
-    task->batch_tokens = batch_tokens(&task->batch.batch);
+    task->batch_tokens = ragged_tokens(task->batch.lengths, task->batch.batch.rows);
     task->batch_examples = task->batch.batch.rows;
     return STATUS_OK;
 }

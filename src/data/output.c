@@ -1,0 +1,74 @@
+#include "data/output.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "base/files.h"
+#include "base/log.h"
+
+static enum status failed(const char *path) {
+    return status_fail(STATUS_WRITE, "%s: cannot write: %s", path, strerror(errno));
+}
+
+enum status output_begin(struct output *o, const char *folder, const char *name) {
+    *o = (struct output){.fd = -1};
+    snprintf(o->path, sizeof o->path, "%s/%s", folder, name);
+    snprintf(o->beside, sizeof o->beside, "%s/%s.tmp", folder, name);
+    o->fd = open(o->beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (o->fd < 0) return failed(o->beside);
+    o->buffer = malloc(OUTPUT_BUFFER);
+    o->sum = XXH3_createState();
+    if (!o->buffer || !o->sum) FATAL("out of memory");
+    XXH3_64bits_reset(o->sum);
+    return STATUS_OK;
+}
+
+static enum status write_all(struct output *o, const char *bytes, int64_t n) {
+    XXH3_64bits_update(o->sum, bytes, (size_t)n);
+    o->bytes += n;
+    while (n > 0) {
+        ssize_t written = write(o->fd, bytes, (size_t)n);
+        if (written < 0 && errno == EINTR) continue;
+        if (written < 0) return failed(o->beside);
+        bytes += written;
+        n -= written;
+    }
+    return STATUS_OK;
+}
+
+static enum status flush(struct output *o) {
+    int64_t used = o->used;
+    o->used = 0;
+    return write_all(o, o->buffer, used);
+}
+
+enum status output_write(struct output *o, const void *bytes, int64_t n) {
+    TRY(flush(o));
+    if (n >= OUTPUT_BUFFER) return write_all(o, bytes, n);
+    memcpy(o->buffer, bytes, (size_t)n);
+    o->used = n;
+    return STATUS_OK;
+}
+
+enum status output_end(struct output *o, enum status status, uint64_t *sum) {
+    if (!status) status = flush(o);
+    if (!status && fsync(o->fd)) status = failed(o->beside);
+    if (o->fd >= 0 && close(o->fd) && !status) status = failed(o->beside);
+    if (!status && !files_replace(o->beside, o->path)) status = failed(o->path);
+    if (status && o->fd >= 0) unlink(o->beside);
+    if (sum && o->sum) *sum = XXH3_64bits_digest(o->sum);
+    XXH3_freeState(o->sum);
+    free(o->buffer);
+    return status;
+}
+
+enum status output_file(const char *folder, const char *name, const void *bytes, int64_t n) {
+    struct output output;
+    enum status status = output_begin(&output, folder, name);
+    if (!status) status = output_write(&output, bytes, n);
+    return output_end(&output, status, NULL);
+}

@@ -1,0 +1,40 @@
+/* A file that is whole or not there: written beside its place, synced, renamed. */
+#ifndef VQMOE_OUTPUT_H
+#define VQMOE_OUTPUT_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "base/status.h"
+
+enum { OUTPUT_BUFFER = 1 << 20 };
+
+struct output {
+    char path[PATH_MAX], beside[PATH_MAX];
+    int fd;
+    int64_t used, bytes; /* in the buffer; in all */
+    char *buffer;        /* [OUTPUT_BUFFER], owned */
+    void *sum;           /* of XXH3, owned */
+};
+
+/* Opens folder/name.tmp. STATUS_WRITE, here and below, naming the file; output_end is called in any case. */
+enum status output_begin(struct output *output, const char *folder, const char *name);
+enum status output_write(struct output *output, const void *bytes, int64_t n);
+/* Puts it to its place, or (status: of what it was written for) removes it; frees what is owned. *sum, unless NULL:
+ * XXH3 of all bytes. Returns status where that is an error. */
+enum status output_end(struct output *output, enum status status, uint64_t *sum);
+
+/* A whole file at once. */
+enum status output_file(const char *folder, const char *name, const void *bytes, int64_t n);
+
+/* A few bytes. */
+static inline enum status output_put(struct output *output, const void *bytes, int64_t n) {
+    if (output->used + n > OUTPUT_BUFFER) return output_write(output, bytes, n);
+    memcpy(output->buffer + output->used, bytes, (size_t)n);
+    output->used += n;
+    return STATUS_OK;
+}
+
+#endif
