@@ -87,16 +87,23 @@ void params_allocate(struct params *params, int with_moments) {
     }
 }
 
-void params_initialise(struct params *params, uint64_t seed) {
-    for (int i = 0; i < params->count; ++i) {
-        struct param *p = params->list[i];
-        int64_t row = p->count ? p->size / p->count : 0;
-        real *values = malloc(bytes_of(p->size));
-        if (!values) FATAL("out of memory");
-        initial_fill(values, &p->initial, seed, p->name, p->first * row, p->size, p->shape[0]);
-        device->upload(p->data, values, (size_t)p->size * sizeof *values);
-        free(values);
+/* In pieces: a second copy of a large table would be a rank's peak of memory. */
+static void initialise(struct param *p, uint64_t seed) {
+    enum { PIECE = 1 << 20 };
+    int64_t row = p->count ? p->size / p->count : 0, piece = p->size;
+    if (p->initial.kind != INITIAL_ORTHOGONAL && piece > PIECE) piece = PIECE;
+    real *values = malloc(bytes_of(piece));
+    if (!values) FATAL("out of memory");
+    for (int64_t at = 0; at < p->size; at += piece) {
+        int64_t n = p->size - at < piece ? p->size - at : piece;
+        initial_fill(values, &p->initial, seed, p->name, p->first * row + at, n, p->shape[0]);
+        device->upload(p->data + at, values, (size_t)n * sizeof *values);
     }
+    free(values);
+}
+
+void params_initialise(struct params *params, uint64_t seed) {
+    for (int i = 0; i < params->count; ++i) initialise(params->list[i], seed);
 }
 
 int64_t params_global_size(const struct params *params) {
