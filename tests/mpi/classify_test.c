@@ -12,7 +12,9 @@
 #include "train/step_file.h"
 
 enum { V = 11, C = 3, ROWS = 7, LONGEST = 12, STEPS = 3 };
-static const double tolerance = sizeof(real) == sizeof(double) ? 1e-10 : 2e-4;
+/* Adam makes a whole step of the rounding of a gradient that is nearly 0. */
+static const double tolerance = sizeof(real) == sizeof(double) ? 1e-10 : 2e-4,
+                    updated_tolerance = sizeof(real) == sizeof(double) ? 1e-10 : 1e-2;
 
 static const char *const base[] = {
     "model.kind=classifier", "model.layers=2",      "model.d_model=12",
@@ -63,13 +65,13 @@ static struct batch some_batch(int64_t rows, int64_t step) {
     return (struct batch){rows, lengths, tokens, labels, weights};
 }
 
-static void expect_near(const char *what, const real *found, const real *expected, int64_t n) {
+static void expect_near(const char *what, const real *found, const real *expected, int64_t n, double most) {
     double difference = 0, norm = 0;
     for (int64_t i = 0; i < n; ++i) {
         difference += pow((double)found[i] - (double)expected[i], 2);
         norm += pow((double)expected[i], 2);
     }
-    if (sqrt(difference) <= tolerance * sqrt(norm)) return;
+    if (sqrt(difference) <= most * sqrt(norm)) return;
     fprintf(stderr, "%s: %s: relative error %.2g\n", part, what, sqrt(difference / norm));
     failures++;
 }
@@ -79,7 +81,7 @@ static void compare_parameters(const struct classifier *here, const struct class
     for (int i = 0; i < here->model.params.count; ++i) {
         const struct param *p = here->model.params.list[i], *q = alone->model.params.list[i];
         const real *expected = q->data + (p->count ? p->first * (p->size / p->count) : 0);
-        expect_near(p->name, p->data, expected, p->size);
+        expect_near(p->name, p->data, expected, p->size, updated_tolerance);
     }
 }
 
@@ -112,12 +114,13 @@ static void test_ranks(const char *const *more, int n, struct comm *world) {
     start(&alone, more, n, self);
     for (int64_t s = 0; s < STEPS; ++s) {
         struct batch batch = some_batch(rows[s], s);
+        double most = s ? updated_tolerance : tolerance;
         classify(found, &here.model, &batch, s, &memory);
         classify(expected, &alone.model, &batch, s, &memory);
-        expect_near("classify", found, expected, rows[s] * C);
+        expect_near("classify", found, expected, rows[s] * C, most);
         double loss = update(&here, &batch, s), loss_alone = update(&alone, &batch, s);
-        EXPECT(fabs(loss - loss_alone) <= tolerance * loss_alone);
-        expect_near("logits", here.step.class_logits, alone.step.class_logits, rows[s] * C);
+        EXPECT(fabs(loss - loss_alone) <= most * loss_alone);
+        expect_near("logits", here.step.class_logits, alone.step.class_logits, rows[s] * C, most);
         expect_task_of_logits(&here, &batch);
         EXPECT(!memcmp(here.step.stats.hashes, alone.step.stats.hashes, 2 * sizeof *here.step.stats.hashes));
     }
