@@ -25,8 +25,8 @@ void task_tell(const struct task *task, struct progress *progress) { task->kind-
 enum status task_seek(struct task *task, const struct progress *progress, const char *path) {
     if (progress->step >= 0 && task->kind->seek(task, progress)) return STATUS_OK;
     return status_fail(STATUS_CHECKPOINT,
-                       "%s: epoch, segment: expected a place of the %lld of an epoch, found %lld: the training data, "
-                       "train.batch or model.segment is another one",
+                       "%s: segment: expected one of the %lld of an epoch, found %lld: data.train, train.batch or "
+                       "model.segment is another one",
                        path, (long long)task->per_epoch, (long long)progress->segment);
 }
 
