@@ -43,9 +43,11 @@ void optimizer_update(struct model *model, int64_t s) {
     phase_enter(PHASE_UPDATE);
     ops->sum_squares(squares, params->grad, params->replicated);
     ops->sum_squares(squares + 1, params->grad + params->replicated, experts);
-    ops->sum_squares(squares + 2, params->grad + params->with_experts, vocabulary);
     comm_sum_here(model->group, QUEUE_COMPUTE, squares + 1, 1, COMM_DOUBLE);
-    if (model->owners) comm_sum_here(model->owners, QUEUE_COMPUTE, squares + 2, 1, COMM_DOUBLE);
+    if (model->owners) { /* else it stays 0 */
+        ops->sum_squares(squares + 2, params->grad + params->with_experts, vocabulary);
+        comm_sum_here(model->owners, QUEUE_COMPUTE, squares + 2, 1, COMM_DOUBLE);
+    }
     ops->clip_scale(params->update + UPDATE_SCALE, params->update + UPDATE_NORM, squares, model->config->optim.clip);
     update_all(params, optimizer_lr(model->config, s), (double)s + 1);
 }
