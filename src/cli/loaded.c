@@ -10,6 +10,9 @@ enum status loaded_open(struct loaded *loaded, const struct arguments *arguments
     *loaded = (struct loaded){0};
     TRY(checkpoint_read_config(path, world, config, arguments->overrides, arguments->n_overrides, &loaded->vocabulary,
                                &loaded->step));
+    if (config->model.kind != MODEL_LM)
+        return comm_agree(world,
+                          status_fail(STATUS_CHECKPOINT, "%s: expected a language model, found a classifier", path));
     enum status status;
     if ((status = start_operations(config, world))) return status;
     log_info("%s", start_description());

@@ -76,7 +76,8 @@ static void share(struct predictor *p, int64_t count) {
     struct text_batch *batch = &p->batch;
     batch->batch = (struct batch){.rows = count, .lengths = batch->lengths, .tokens = batch->tokens};
     comm_broadcast(p->model.world, batch->lengths, count * (int64_t)sizeof *batch->lengths, 0);
-    comm_broadcast(p->model.world, batch->tokens, ragged_tokens(batch->lengths, count) * (int64_t)sizeof *batch->tokens, 0);
+    comm_broadcast(p->model.world, batch->tokens, ragged_tokens(batch->lengths, count) * (int64_t)sizeof *batch->tokens,
+                   0);
 }
 
 static void print(const struct predictor *p, int64_t count) {
