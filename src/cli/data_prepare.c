@@ -57,6 +57,6 @@ enum status cli_data_prepare(const struct arguments *arguments, struct comm *wor
     enum status status = prepare(&p, world, &done);
     tell(&p, world, status, done, clock_seconds() - from);
     preparation_free(&p);
-    if (!status && world->rank == 0) status = show(&config);
-    return comm_agree(world, status);
+    if (status) return status; /* agreed on, and one rank has the message */
+    return comm_agree(world, world->rank ? STATUS_OK : show(&config));
 }
