@@ -7,8 +7,18 @@
 #include "base/phase.h"
 #include "train/task_kinds.h"
 
+/* A language model reads text, a classifier labelled texts. */
+static enum status check_kinds(const struct config *config) {
+    bool classifier = config->model.kind == MODEL_CLASSIFIER;
+    if (classifier == (config->data.kind >= DATA_CSV)) return STATUS_OK;
+    return status_fail(STATUS_CONFIG, "data.kind: expected %s with model.kind: %s",
+                       classifier ? "csv, tsv, trees or imdb" : "enwik8, text8, text, words or lm1b",
+                       classifier ? "classifier" : "lm");
+}
+
 enum status task_open(struct task *task, const struct config *config, struct comm *world, const char *from) {
     *task = (struct task){.config = config, .world = world};
+    TRY(comm_agree(world, check_kinds(config)));
     task->kind = config->model.kind == MODEL_CLASSIFIER ? &task_classifier : &task_language;
     return task->kind->open(task, from);
 }

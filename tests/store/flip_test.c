@@ -22,8 +22,9 @@ static int failures;
 static struct text text = {.vocabulary = {.size = V, .bytes = true}, .splits[SPLIT_TRAIN].path = "symbols"};
 
 static enum status load(struct toy *toy) {
-    struct progress progress;
-    return checkpoint_resume(path, &toy->step, &(struct diagnostics){0}, &(struct legend){.vocabulary = &text.vocabulary}, &progress);
+    struct progress progress = {0};
+    return checkpoint_resume(path, &toy->step, &(struct diagnostics){0},
+                             &(struct legend){.vocabulary = &text.vocabulary}, &progress);
 }
 
 static enum status verify(void) {
