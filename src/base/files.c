@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 bool files_make_folder(const char *path) {
@@ -19,6 +20,15 @@ bool files_make_folder(const char *path) {
         *c = kept;
         if (!kept) return true;
     }
+}
+
+bool files_await(const char *path) {
+    const struct timespec tenth = {.tv_nsec = 100000000};
+    for (int i = 0; i < 600; ++i) {
+        if (access(path, F_OK) == 0) return true;
+        nanosleep(&tenth, NULL);
+    }
+    return false;
 }
 
 bool files_sync_entry(const char *path) {

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/files.h"
 #include "base/log.h"
 #include "data/output.h"
 #include "data/prepare_private.h"
@@ -23,7 +24,7 @@ static enum status union_of_bytes(struct preparation *p) {
     for (int64_t i = 0; i < p->plan.n_pieces; ++i) {
         char name[PREPARE_NAME];
         prepare_name_seen(name, &p->plan.pieces[i]);
-        if (!prepare_load(p->work, name, seen, sizeof seen))
+        if (!prepare_await(p, name, seen, sizeof seen))
             return status_fail(STATUS_INTERNAL, "%s/%s: expected the bytes of a piece, found none", p->work, name);
         for (int byte = 0; byte < 256; ++byte) all[byte] |= seen[byte];
     }
@@ -37,6 +38,7 @@ static enum status load_vocabulary(struct preparation *p) {
     struct text_map map;
     if (!plan_has_lines(&p->plan)) return union_of_bytes(p);
     snprintf(path, sizeof path, "%s/" VOCABULARY_FILE, p->folder);
+    files_await(path);
     TRY(text_map_file(&map, "data.prepared", path));
     enum status status = vocabulary_from_words(&p->vocabulary, map.address, map.size, path);
     text_unmap(&map);
@@ -45,23 +47,58 @@ static enum status load_vocabulary(struct preparation *p) {
 
 /* ---- Parts ---- */
 
-/* Bytes become symbols where they stand; dropped ones have none. */
-static enum status put_bytes(const struct vocabulary *v, struct load *load, struct output *output,
-                             struct manifest_part *part) {
-    unsigned char symbols[256], *bytes = (unsigned char *)load->bytes;
-    for (int byte = 0; byte < 256; ++byte)
-        symbols[byte] = (unsigned char)(v->symbol_of[byte] < 0 ? 0 : v->symbol_of[byte]);
-    if (v->symbol_of[LINE_FEED] < 0) { /* absent, or dropped */
-        for (int64_t i = 0; i < load->size; ++i) {
-            unsigned char byte = bytes[i];
-            bytes[part->tokens] = symbols[byte];
-            part->tokens += byte != LINE_FEED;
-        }
-    } else {
-        for (int64_t i = 0; i < load->size; ++i) bytes[i] = symbols[bytes[i]];
-        part->tokens = load->size;
+/* Bytes that do not occur lie in gaps; a symbol is its byte less the gaps below. */
+struct gaps {
+    int n;
+    uint8_t end[256], size[256]; /* [n] the byte above the gap, and its length; rising */
+};
+
+static struct gaps gaps_of(const struct vocabulary *v) {
+    struct gaps gaps = {0};
+    for (int byte = 0, size = 0; byte < 256; ++byte) {
+        size = v->symbol_of[byte] < 0 ? size + 1 : 0;
+        bool last = size && byte < 255 && v->symbol_of[byte + 1] >= 0;
+        if (!last) continue;
+        gaps.end[gaps.n] = (uint8_t)(byte + 1);
+        gaps.size[gaps.n++] = (uint8_t)size;
     }
-    return output_write(output, bytes, part->tokens);
+    return gaps;
+}
+
+/* The highest gap first: what is above it stays above the others. Compilers make vectors of it. */
+static void close_gaps(const struct gaps *gaps, uint8_t *bytes, int64_t n) {
+    for (int g = gaps->n; g-- > 0;) {
+        uint8_t end = gaps->end[g], size = gaps->size[g];
+        for (int64_t i = 0; i < n; ++i) bytes[i] = (uint8_t)(bytes[i] - (bytes[i] >= end ? size : 0));
+    }
+}
+
+static int64_t drop_line_feeds(uint8_t *bytes, int64_t n) {
+    int64_t kept = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        uint8_t byte = bytes[i];
+        bytes[kept] = byte;
+        kept += byte != LINE_FEED;
+    }
+    return kept;
+}
+
+/* Bytes become symbols where they stand. */
+static enum status put_bytes(const struct preparation *p, struct load *load, struct output *output,
+                             struct manifest_part *part) {
+    enum { IN_CACHE = 1 << 13 };
+    const struct gaps gaps = gaps_of(&p->vocabulary);
+    for (bool more = true; more;) {
+        uint8_t *bytes = (uint8_t *)load->bytes;
+        part->bytes += load->size;
+        int64_t n = p->plan.newlines == NEWLINES_DROP ? drop_line_feeds(bytes, load->size) : load->size;
+        for (int64_t at = 0; at < n; at += IN_CACHE)
+            close_gaps(&gaps, bytes + at, n - at < IN_CACHE ? n - at : IN_CACHE);
+        part->tokens += n;
+        TRY(output_write(output, bytes, n));
+        TRY(stream_next_block(load, &more));
+    }
+    return STATUS_OK;
 }
 
 struct encoder {
@@ -98,6 +135,7 @@ static enum status put_line(struct encoder *e, const char *at, const char *end) 
 
 static enum status put_words(struct encoder *e, const struct load *load, const char *path) {
     const char *at = load->bytes, *end = at + load->size;
+    e->part->bytes = load->size;
     TRY(words_check(load->bytes, load->size, load->start, path));
     while (at < end) {
         const char *feed = memchr(at, LINE_FEED, (size_t)(end - at)); /* every line has one */
@@ -123,20 +161,18 @@ static enum status write_part(struct preparation *p, const struct piece *piece, 
     enum status status = output_begin(&ids, p->folder, name);
     manifest_part_name(name, piece->split, piece->number, ".idx");
     if (!status && sentences) status = output_begin(&index, p->folder, name);
-    if (!status)
-        status =
-            plan_has_lines(&p->plan) ? put_words(&encoder, load, path) : put_bytes(&p->vocabulary, load, &ids, part);
+    if (!status) status = plan_has_lines(&p->plan) ? put_words(&encoder, load, path) : put_bytes(p, load, &ids, part);
     status = output_end(&ids, status, &part->sum);
     return sentences ? output_end(&index, status, &part->index) : status;
 }
 
 static enum status encode(struct preparation *p, const struct unit *unit, struct load *load) {
     const struct piece *piece = &p->plan.pieces[unit->piece];
-    struct manifest_part part = {.bytes = load->size};
+    struct manifest_part part = {0};
     char name[PREPARE_NAME];
     TRY(write_part(p, piece, load, &part));
     prepare_name_done(name, piece);
-    return output_file(p->work, name, &part, sizeof part);
+    return output_note(p->work, name, &part, sizeof part);
 }
 
 /* ---- The stage ---- */
@@ -153,7 +189,7 @@ static bool is_done(const struct preparation *p, const struct piece *piece) {
     struct manifest_part part;
     char name[PREPARE_NAME];
     prepare_name_done(name, piece);
-    return prepare_load(p->work, name, &part, sizeof part) &&
+    return output_read_note(p->work, name, &part, sizeof part) &&
            has_size(p, piece, ".bin", part.tokens * manifest_width(p->vocabulary.size)) &&
            (p->plan.kind != DATA_LM1B || has_size(p, piece, ".idx", (part.sentences + 1) * (int64_t)sizeof(uint32_t)));
 }

@@ -48,7 +48,7 @@ static enum status flush(struct output *o) {
 
 enum status output_write(struct output *o, const void *bytes, int64_t n) {
     TRY(flush(o));
-    if (n >= OUTPUT_BUFFER) return write_all(o, bytes, n);
+    if (n >= OUTPUT_BUFFER / 8) return write_all(o, bytes, n);
     memcpy(o->buffer, bytes, (size_t)n);
     o->used = n;
     return STATUS_OK;
@@ -58,7 +58,7 @@ enum status output_end(struct output *o, enum status status, uint64_t *sum) {
     if (!status) status = flush(o);
     if (!status && fsync(o->fd)) status = failed(o->beside);
     if (o->fd >= 0 && close(o->fd) && !status) status = failed(o->beside);
-    if (!status && !files_replace(o->beside, o->path)) status = failed(o->path);
+    if (!status && rename(o->beside, o->path)) status = failed(o->path);
     if (status && o->fd >= 0) unlink(o->beside);
     if (sum && o->sum) *sum = XXH3_64bits_digest(o->sum);
     XXH3_freeState(o->sum);
@@ -70,5 +70,38 @@ enum status output_file(const char *folder, const char *name, const void *bytes,
     struct output output;
     enum status status = output_begin(&output, folder, name);
     if (!status) status = output_write(&output, bytes, n);
-    return output_end(&output, status, NULL);
+    status = output_end(&output, status, NULL);
+    if (!status && !files_sync_entry(output.path)) status = failed(output.path);
+    return status;
+}
+
+enum status output_note(const char *folder, const char *name, const void *bytes, int64_t n) {
+    char path[PATH_MAX], beside[PATH_MAX];
+    uint64_t sum = XXH3_64bits(bytes, (size_t)n);
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    snprintf(beside, sizeof beside, "%s/%s.tmp", folder, name);
+    FILE *file = fopen(beside, "we");
+    bool good = file && fwrite(bytes, 1, (size_t)n, file) == (size_t)n && fwrite(&sum, sizeof sum, 1, file) == 1;
+    int cause = errno;
+    if (file && fclose(file) && good) {
+        cause = errno;
+        good = false;
+    }
+    if (good && rename(beside, path) == 0) return STATUS_OK;
+    if (!good) errno = cause;
+    enum status status = failed(beside);
+    unlink(beside);
+    return status;
+}
+
+bool output_read_note(const char *folder, const char *name, void *bytes, int64_t n) {
+    char path[PATH_MAX];
+    uint64_t sum;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "re");
+    if (!file) return false;
+    bool whole = fread(bytes, 1, (size_t)n, file) == (size_t)n && fread(&sum, sizeof sum, 1, file) == 1 &&
+                 getc(file) == EOF && sum == XXH3_64bits(bytes, (size_t)n);
+    fclose(file);
+    return whole;
 }

@@ -22,12 +22,17 @@ struct output {
 /* Opens folder/name.tmp. STATUS_WRITE, here and below, naming the file; output_end is called in any case. */
 enum status output_begin(struct output *output, const char *folder, const char *name);
 enum status output_write(struct output *output, const void *bytes, int64_t n);
-/* Puts it to its place, or (status: of what it was written for) removes it; frees what is owned. *sum, unless NULL:
- * XXH3 of all bytes. Returns status where that is an error. */
+/* Puts it to its place, its bytes on disk (its name is once the folder is synced), or (status: of what it was written
+ * for) removes it; frees what is owned. *sum, unless NULL: XXH3 of all bytes. Returns status where that is an error. */
 enum status output_end(struct output *output, enum status status, uint64_t *sum);
 
-/* A whole file at once. */
+/* A whole file at once, and its folder synced. */
 enum status output_file(const char *folder, const char *name, const void *bytes, int64_t n);
+
+/* A few bytes that may be lost with the machine, but are not read as others: not synced, with a checksum. */
+enum status output_note(const char *folder, const char *name, const void *bytes, int64_t n);
+/* Whether such a note of n bytes is there; reads it. */
+bool output_read_note(const char *folder, const char *name, void *bytes, int64_t n);
 
 /* A few bytes. */
 static inline enum status output_put(struct output *output, const void *bytes, int64_t n) {

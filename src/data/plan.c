@@ -259,7 +259,7 @@ enum status plan_from_bytes(struct plan *plan, const void *bytes, int64_t size, 
     const char *at = bytes;
     *plan = (struct plan){0};
     if (size >= (int64_t)sizeof header) memcpy(&header, at, sizeof header);
-    if (size < (int64_t)sizeof header || header.size != size)
+    if (size < (int64_t)sizeof header || header.size > size || header.size < (int64_t)sizeof header)
         return status_fail(STATUS_DATA, "%s: expected the plan of a preparation, found something else", path);
     *plan = (struct plan){.kind = (enum data_kind)header.kind,
                           .newlines = (enum newlines)header.newlines,

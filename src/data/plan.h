@@ -56,7 +56,7 @@ bool plan_fits(const struct plan *plan, const struct manifest *manifest, char *w
 
 /* The plan as bytes, equal where plans are; the caller frees them. */
 void *plan_bytes(const struct plan *plan, int64_t *size);
-/* And back. STATUS_DATA: `path` is no plan. */
+/* And back, whatever follows them. STATUS_DATA: `path` is no plan. */
 enum status plan_from_bytes(struct plan *plan, const void *bytes, int64_t size, const char *path);
 
 /* Words of a text are split by lines. */

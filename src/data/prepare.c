@@ -58,15 +58,10 @@ static enum status remove_work(struct preparation *p) {
     return STATUS_OK;
 }
 
-bool prepare_load(const char *folder, const char *name, void *bytes, int64_t n) {
+bool prepare_await(const struct preparation *p, const char *name, void *bytes, int64_t n) {
     char path[PATH_MAX];
-    struct stat info;
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *file = fopen(path, "re");
-    if (!file) return false;
-    bool whole = fstat(fileno(file), &info) == 0 && info.st_size == n && fread(bytes, 1, (size_t)n, file) == (size_t)n;
-    fclose(file);
-    return whole;
+    snprintf(path, sizeof path, "%s/%s", p->work, name);
+    return files_await(path) && output_read_note(p->work, name, bytes, n);
 }
 
 /* ---- Begin ---- */
@@ -94,7 +89,7 @@ static enum status write_plan(struct preparation *p) {
     int64_t size;
     char *bytes = plan_bytes(&p->plan, &size), *there = malloc((size_t)size);
     if (!there) FATAL("out of memory");
-    bool same = prepare_load(p->work, PLAN_FILE, there, size) && !memcmp(bytes, there, (size_t)size);
+    bool same = output_read_note(p->work, PLAN_FILE, there, size) && !memcmp(bytes, there, (size_t)size);
     enum status status = STATUS_OK;
     snprintf(path, sizeof path, "%s/stop", p->work);
     unlink(path);
@@ -104,7 +99,7 @@ static enum status write_plan(struct preparation *p) {
             log_info("%s: was begun with other sources or options, or by another vqmoe: begins anew", p->folder);
         status = remove_files(p->work, true);
         if (!status) status = remove_files(p->folder, false);
-        if (!status) status = output_file(p->work, PLAN_FILE, bytes, size);
+        if (!status) status = output_note(p->work, PLAN_FILE, bytes, size);
     }
     free(bytes);
     free(there);
@@ -162,7 +157,7 @@ static enum status take_sources(const struct preparation *p, struct manifest *m)
         m->sources[m->n_sources++] = p->plan.sources[i].is;
         TRY(check_source(&p->plan.sources[i]));
         prepare_name_digest(name, i);
-        if (!prepare_load(p->work, name, m->sources[i].sha256, SHA256_TEXT))
+        if (!prepare_await(p, name, m->sources[i].sha256, SHA256_TEXT))
             return status_fail(STATUS_INTERNAL, "%s/%s: expected a digest, found none", p->work, name);
     }
     return STATUS_OK;
@@ -179,7 +174,7 @@ static enum status take_parts(const struct preparation *p, struct manifest *m) {
         char name[PREPARE_NAME];
         struct manifest_part *part = &m->splits[piece->split].parts[piece->number];
         prepare_name_done(name, piece);
-        if (!prepare_load(p->work, name, part, sizeof *part))
+        if (!prepare_await(p, name, part, sizeof *part))
             return status_fail(STATUS_INTERNAL, "%s/%s: expected a finished part, found none", p->work, name);
     }
     return manifest_add_up(m, p->folder);

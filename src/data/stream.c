@@ -181,8 +181,29 @@ static enum status take_line(struct stream *s, struct load *load) {
     return STATUS_OK;
 }
 
+enum status stream_next_block(struct load *load, bool *more) {
+    struct stream *s = load->stream;
+    int64_t n = s && load->to - s->at < STREAM_BLOCK ? load->to - s->at : STREAM_BLOCK, got;
+    *more = s && n > 0;
+    if (!*more) return STATUS_OK;
+    load->start = s->at;
+    for (load->size = 0; load->size < n; load->size += got)
+        TRY(read_some(s, load->bytes + load->size, n - load->size, &got));
+    return STATUS_OK;
+}
+
+enum status stream_blocks(struct stream *s, int64_t from, int64_t to, struct load *load) {
+    bool more;
+    TRY(skip(s, from));
+    reserve(load, STREAM_BLOCK);
+    load->stream = s;
+    load->to = to;
+    return stream_next_block(load, &more);
+}
+
 enum status stream_piece(struct stream *s, int64_t from, int64_t to, bool lines, struct load *load) {
     load->size = 0;
+    load->stream = NULL;
     if (s->at < from) { /* else the last line of the piece before ends here */
         TRY(skip(s, lines && from ? from - 1 : from));
         if (lines && from) TRY(take_line(s, NULL));

@@ -20,13 +20,21 @@ void stream_close(struct stream *stream);
  * plain file is its own only member. */
 enum status stream_next(struct stream *stream, const char **name, int64_t *bytes);
 
-/* Bytes of one piece. */
+/* Bytes of one piece, or a block of it. */
 struct load {
     char *bytes; /* [room], owned; zeroed at first */
     int64_t size, room;
-    int64_t start; /* place of the first in the member */
+    int64_t start;         /* place of the first in the member */
+    struct stream *stream; /* where the rest of the piece comes from, up to place `to`; NULL: all of it is here */
+    int64_t to;
 };
 void load_free(struct load *load);
+
+enum { STREAM_BLOCK = 1 << 18 }; /* bytes that stay in a core's cache */
+/* The first block of bytes [from, to) of the member, then by stream_next_block the others: *more is false behind the
+ * last. A piece that is here whole is its own first block. */
+enum status stream_blocks(struct stream *stream, int64_t from, int64_t to, struct load *load);
+enum status stream_next_block(struct load *load, bool *more);
 
 /* Bytes [from, to) of the member; `lines`: the lines whose first byte lies there, each ended by a line feed. Pieces of
  * one member are asked for in rising order. */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/files.h"
 #include "base/log.h"
 #include "data/counts.h"
 #include "data/output.h"
@@ -28,7 +29,7 @@ void prepare_name_seen(char name[PREPARE_NAME], const struct piece *piece) {
 static enum status put_digest(const struct preparation *p, int64_t source, const char sum[SHA256_TEXT]) {
     char name[PREPARE_NAME];
     prepare_name_digest(name, source);
-    return output_file(p->work, name, sum, SHA256_TEXT);
+    return output_note(p->work, name, sum, SHA256_TEXT);
 }
 
 static enum status sum_file(const char *path, struct sha256 *sum) {
@@ -68,21 +69,33 @@ static enum status check_text8(const struct load *load, const char *path) {
     return STATUS_OK;
 }
 
-static enum status see_bytes(struct preparation *p, const struct piece *piece, const struct load *load,
-                             const char *path) {
-    bool seen[256] = {false};
-    char name[PREPARE_NAME];
-    if (p->plan.kind == DATA_TEXT8) TRY(check_text8(load, path));
-    for (int64_t i = 0; i < load->size; ++i) seen[(unsigned char)load->bytes[i]] = true;
-    prepare_name_seen(name, piece);
-    return output_file(p->work, name, seen, sizeof seen);
+/* Block by block; into the digest too, unless that is NULL. */
+static enum status see_blocks(const struct preparation *p, struct load *load, const char *path, struct sha256 *sum,
+                              bool seen[256]) {
+    for (bool more = true; more;) {
+        if (p->plan.kind == DATA_TEXT8) TRY(check_text8(load, path));
+        if (sum) sha256_add(sum, load->bytes, (size_t)load->size);
+        for (int64_t i = 0; i < load->size; ++i) seen[(unsigned char)load->bytes[i]] = true;
+        TRY(stream_next_block(load, &more));
+    }
+    return STATUS_OK;
 }
 
-static enum status count_words(struct preparation *p, const struct piece *piece, const struct load *load,
-                               const char *path) {
+static enum status see_bytes(const struct preparation *p, const struct piece *piece, struct load *load,
+                             const char *path) {
+    bool seen[256] = {false};
+    char name[PREPARE_NAME], text[SHA256_TEXT];
+    struct sha256 *sum = is_whole(&p->plan, piece) ? sha256_new() : NULL;
+    enum status status = see_blocks(p, load, path, sum, seen);
+    if (sum) sha256_end(sum, text);
+    if (!status && sum) status = put_digest(p, p->plan.members[piece->member].source, text);
+    prepare_name_seen(name, piece);
+    return status ? status : output_note(p->work, name, seen, sizeof seen);
+}
+
+static enum status write_counts(const struct preparation *p, const struct piece *piece, const struct load *load) {
     struct output output;
     char name[PREPARE_NAME];
-    TRY(words_check(load->bytes, load->size, load->start, path));
     struct counts *counts = counts_new();
     counts_add(counts, load->bytes, load->size);
     prepare_name_seen(name, piece);
@@ -92,16 +105,21 @@ static enum status count_words(struct preparation *p, const struct piece *piece,
     return output_end(&output, status, NULL);
 }
 
+static enum status count_words(const struct preparation *p, const struct piece *piece, const struct load *load,
+                               const char *path) {
+    char sum[SHA256_TEXT];
+    TRY(words_check(load->bytes, load->size, load->start, path));
+    if (is_whole(&p->plan, piece)) {
+        sha256_of(load->bytes, (size_t)load->size, sum);
+        TRY(put_digest(p, p->plan.members[piece->member].source, sum));
+    }
+    return write_counts(p, piece, load);
+}
+
 static enum status survey(struct preparation *p, const struct unit *unit, struct load *load) {
     if (unit->piece < 0) return digest(p, unit->source);
     const struct piece *piece = &p->plan.pieces[unit->piece];
-    int64_t source = p->plan.members[piece->member].source;
-    const char *path = p->plan.sources[source].path;
-    if (is_whole(&p->plan, piece)) {
-        char sum[SHA256_TEXT];
-        sha256_of(load->bytes, (size_t)load->size, sum);
-        TRY(put_digest(p, source, sum));
-    }
+    const char *path = p->plan.sources[p->plan.members[piece->member].source].path;
     return plan_has_lines(&p->plan) ? count_words(p, piece, load, path) : see_bytes(p, piece, load, path);
 }
 
@@ -112,16 +130,27 @@ static enum status read_plan(struct preparation *p) {
     struct text_map map;
     if (p->rank == 0) return STATUS_OK;
     snprintf(path, sizeof path, "%s/plan", p->work);
+    files_await(path);
     TRY(text_map_file(&map, "data.prepared", path));
     enum status status = plan_from_bytes(&p->plan, map.address, map.size, path);
     text_unmap(&map);
     return status;
 }
 
-static bool is_there(const struct preparation *p, const char *name) {
-    char path[PATH_MAX];
+static bool has_digest(const struct preparation *p, int64_t source) {
+    char name[PREPARE_NAME], sum[SHA256_TEXT];
+    prepare_name_digest(name, source);
+    return output_read_note(p->work, name, sum, sizeof sum);
+}
+
+static bool is_seen(const struct preparation *p, const struct piece *piece) {
+    char name[PREPARE_NAME], path[PATH_MAX];
+    bool seen[256];
+    prepare_name_seen(name, piece);
     snprintf(path, sizeof path, "%s/%s", p->work, name);
-    return access(path, F_OK) == 0;
+    bool there =
+        plan_has_lines(&p->plan) ? access(path, F_OK) == 0 : output_read_note(p->work, name, seen, sizeof seen);
+    return there && (!is_whole(&p->plan, piece) || has_digest(p, p->plan.members[piece->member].source));
 }
 
 /* Of words those of the training text alone, if they are not given; of bytes all. */
@@ -132,20 +161,15 @@ static bool is_surveyed(const struct plan *plan, const struct piece *piece) {
 static void list_units(struct work *work) {
     const struct plan *plan = &work->p->plan;
     bool *summed = calloc((size_t)plan->n_sources, sizeof *summed);
-    char name[PREPARE_NAME];
     if (!summed) FATAL("out of memory");
     for (int64_t i = 0; i < plan->n_pieces; ++i)
         if (is_surveyed(plan, &plan->pieces[i]) && is_whole(plan, &plan->pieces[i]))
             summed[plan->members[plan->pieces[i].member].source] = true;
-    for (int64_t i = 0; i < plan->n_sources; ++i) {
-        prepare_name_digest(name, i);
-        if (!summed[i]) work_add(work, (struct unit){.piece = -1, .source = i, .kept = is_there(work->p, name)});
-    }
-    for (int64_t i = 0; i < plan->n_pieces; ++i) {
-        prepare_name_seen(name, &plan->pieces[i]);
+    for (int64_t i = 0; i < plan->n_sources; ++i)
+        if (!summed[i]) work_add(work, (struct unit){.piece = -1, .source = i, .kept = has_digest(work->p, i)});
+    for (int64_t i = 0; i < plan->n_pieces; ++i)
         if (is_surveyed(plan, &plan->pieces[i]))
-            work_add(work, (struct unit){.piece = i, .kept = is_there(work->p, name)});
-    }
+            work_add(work, (struct unit){.piece = i, .kept = is_seen(work->p, &plan->pieces[i])});
     free(summed);
 }
 
@@ -174,6 +198,7 @@ static enum status merge(const struct preparation *p, char **lines, int64_t *len
         if (piece->split != SPLIT_TRAIN) continue;
         prepare_name_seen(name, piece);
         snprintf(paths[piece->number], PATH_MAX, "%s/%s", p->work, name);
+        files_await(paths[piece->number]);
         list[piece->number] = paths[piece->number];
         ++n;
     }

@@ -54,17 +54,24 @@ static enum status read_archive(struct work *w, const struct unit *unit, struct 
     return stream_piece(w->stream, piece->from, piece->to, plan_has_lines(&w->p->plan), load);
 }
 
-static enum status read_file(struct work *w, const struct unit *unit, struct load *load) {
+/* Words need their lines, and so all of a piece; bytes go by in blocks. */
+static enum status read_file(struct work *w, const struct unit *unit, struct stream *stream, struct load *load) {
     const struct piece *piece = &w->p->plan.pieces[unit->piece];
-    struct stream *stream = NULL;
+    int64_t expected = w->p->plan.members[piece->member].bytes, bytes;
     const char *name;
-    int64_t bytes;
+    TRY(stream_next(stream, &name, &bytes));
+    if (bytes != expected)
+        return status_fail(STATUS_DATA, "%s: expected %lld bytes, as it had, found %lld", name, (long long)expected,
+                           (long long)bytes);
+    return plan_has_lines(&w->p->plan) ? stream_piece(stream, piece->from, piece->to, true, load)
+                                       : stream_blocks(stream, piece->from, piece->to, load);
+}
+
+static enum status run_file(struct work *w, const struct unit *unit, struct load *load) {
+    struct stream *stream = NULL;
     enum status status = stream_open(&stream, source_of(w, unit)->path, false);
-    if (!status) status = stream_next(stream, &name, &bytes);
-    if (!status && bytes != w->p->plan.members[piece->member].bytes)
-        status = status_fail(STATUS_DATA, "%s: expected %lld bytes, as it had, found %lld", source_of(w, unit)->path,
-                             (long long)w->p->plan.members[piece->member].bytes, (long long)bytes);
-    if (!status) status = stream_piece(stream, piece->from, piece->to, plan_has_lines(&w->p->plan), load);
+    if (!status) status = read_file(w, unit, stream, load);
+    if (!status) status = w->run(w->p, unit, load);
     stream_close(stream);
     return status;
 }
@@ -116,12 +123,11 @@ static void work_thread(struct work *w) {
     for (;;) {
         struct unit unit;
         bool more;
-        enum status status = STATUS_OK;
 #pragma omp critical(work)
         more = take(w, &unit, &load);
         if (!more) break;
-        if (unit.piece >= 0 && !source_of(w, &unit)->archive) status = read_file(w, &unit, &load);
-        if (!status) status = w->run(w->p, &unit, &load);
+        bool file = unit.piece >= 0 && !source_of(w, &unit)->archive;
+        enum status status = file ? run_file(w, &unit, &load) : w->run(w->p, &unit, &load);
 #pragma omp critical(work)
         if (status) fail(w, status);
     }

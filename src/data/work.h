@@ -15,7 +15,8 @@ struct unit {
 struct work {
     struct preparation *p;
     const char *name; /* of the stage, for the progress line */
-    /* Finishes a unit, whose bytes were read (a digest's were not); called by threads beside each other. */
+    /* Finishes a unit whose piece (of bytes: its first block) was read; a digest reads by itself. Called by threads
+     * beside each other. */
     enum status (*run)(struct preparation *p, const struct unit *unit, struct load *load);
     struct unit *units; /* [n_units], the same on all ranks but for `kept`; owned */
     int64_t n_units;
