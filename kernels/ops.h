@@ -30,9 +30,12 @@ struct dropout {
     struct rng_place place;
 };
 
-/* Queries are the last T of S keys. r is indexed by distance from the far end: row s holds distance S - 1 - s. */
+/* Queries are the last T of S keys. r is indexed by distance from the far end: row s holds distance S - 1 - s. Keys
+ * before first[b] are padding: probability 0 and no gradient; queries there give 0 (lse too) and get none. What stands
+ * in padding must be finite. */
 struct attention_shape {
     int64_t B, T, S, H, D;
+    const int32_t *first;   /* [B] 0 .. S; NULL: no padding */
     int64_t row_first;      /* global number of batch row 0, for dropout: g = (row_first + b) T + t */
     struct dropout dropout; /* on probabilities; column = key, lane = head */
 };
@@ -84,8 +87,10 @@ struct ops {
     /* Row r of width D: out[r out_stride + i] = in[r in_stride + i]; add_rows: += . Rows do not overlap. */
     void (*copy_rows)(real *out, int64_t out_stride, const real *in, int64_t in_stride, int64_t N, int64_t D);
     void (*add_rows)(real *out, int64_t out_stride, const real *in, int64_t in_stride, int64_t N, int64_t D);
-    void (*add)(real *out, const real *a, const real *b, int64_t n);        /* out = a + b; out may be a or b */
-    void (*add_scaled)(real *out, const real *in, double scale, int64_t n); /* out += scale in; in may be out */
+    void (*add)(real *out, const real *a, const real *b, int64_t n);                /* out = a + b; out may be a or b */
+    void (*add_scaled)(real *out, const real *in, double scale, int64_t n);         /* out += scale in; in may be out */
+    void (*tanh_forward)(real *out, const real *in, int64_t n);                     /* out may be in */
+    void (*tanh_backward)(real *din, const real *dout, const real *out, int64_t n); /* din may be dout */
     void (*sum)(double *out, const real *in, int64_t n);
     void (*sum_squares)(double *out, const real *in, int64_t n);
     bool (*all_finite)(const real *in, int64_t n); /* waits */
@@ -127,12 +132,15 @@ struct ops {
                                const real *r, const real *bias_w, const real *bias_r, struct arena *scratch,
                                const struct attention_shape *shape);
 
-    /* losses [N] = lse - logits [n, targets[n]]; lse [N] */
+    /* losses [N] = lse - logits [n, targets[n]]; lse [N]. Target -1: not among these, loss lse. */
     void (*cross_entropy_forward)(real *losses, real *lse, const real *logits, const int32_t *targets, int64_t N,
                                   int64_t V);
-    /* dlogits = scale (softmax - onehot); may be logits itself */
+    /* dlogits = scale (softmax - onehot); may be logits itself. Target -1: no onehot. */
     void (*cross_entropy_backward)(real *dlogits, const real *logits, const real *lse, const int32_t *targets,
                                    double scale, int64_t N, int64_t V);
+    /* The two of the forward over P parts of each row's logits, parts [P, 2, N] = losses and lse of each part; a part
+     * of no logits has -1e30 in both. In the order of the parts. */
+    void (*cross_entropy_join)(real *losses, real *lse, const real *parts, int64_t P, int64_t N);
 
     /* out [N, D] = in / max(norm, floor), norms [N]; out may be in */
     void (*normalize_rows_forward)(real *out, real *norms, const real *in, double floor, int64_t N, int64_t D);
@@ -204,8 +212,7 @@ struct ops {
     void (*mix_backward)(real *da, real *db, real *dlogits, const real *dout, const real *gates, const real *a,
                          const real *b, int64_t N, int64_t D);
 
-    /* norm [1] = sqrt(squares [0] + squares [1]), scale [1] = min(1, clip / (norm + 1e-6)), not finite where norm is
-     * not */
+    /* norm [1] = sqrt(sum of squares [3]), scale [1] = min(1, clip / (norm + 1e-6)), not finite where norm is not */
     void (*clip_scale)(double *scale, double *norm, const double *squares, double clip);
     /* Adam: m, v and the parameter from scale [1] times the gradient; correction1 = 1 - beta1^t and so on (arXiv
      * 1412.6980). Nothing changes where scale is not finite. */

@@ -4,7 +4,8 @@
  * Of query t (row M + t of the keys, M = S - T) and key s the distance is M + t - s. Queries t0 .. t0 + Q - 1 see N = M
  * + t0 + Q keys and as many distances. r runs from far to near, so that its last N rows against the block's queries
  * give P [Q, N] with distance N - 1 - j in column j; the score of key s takes column s + Q - 1 - i: the relative shift
- * is a shift of rows. */
+ * is a shift of rows. A row with padding is a shorter row: its blocks begin at its first query, its keys at first[b].
+ */
 #include <math.h>
 #include <string.h>
 
@@ -29,6 +30,18 @@ static int64_t padded(int64_t seen, int64_t N) {
 static int64_t row_chunks(const struct attention_shape *s) {
     int64_t chunks = (omp_get_max_threads() + s->H - 1) / s->H;
     return chunks < s->B ? chunks : s->B > 0 ? s->B : 1;
+}
+
+static int64_t first_key(const struct attention_shape *s, int64_t b) { return s->first ? s->first[b] : 0; }
+
+static int64_t first_query(const struct attention_shape *s, int64_t b) {
+    int64_t first = first_key(s, b) - (s->S - s->T);
+    return first < 0 ? 0 : first;
+}
+
+/* Of the queries in padding: rows [D] of one head. */
+static void clear_padding(real *rows, int64_t b, const struct attention_shape *s) {
+    for (int64_t t = 0; t < first_query(s, b); ++t) memset(rows + t * s->H * s->D, 0, (size_t)s->D * sizeof *rows);
 }
 
 /* What one thread works in. */
@@ -85,10 +98,12 @@ static uint32_t global_row(const struct attention_shape *s, int64_t b, int64_t t
     return (uint32_t)((s->row_first + b) * s->T + t);
 }
 
+/* Of a row's queries t0 .. and its keys from first_key on, where k and v stand; q and out at query t0. */
 static void forward_block(struct work *w, real *out, real *lse, const real *q, const real *k, const real *v,
                           const real *r, const real *bias_w, const real *bias_r, int64_t b, int64_t h, int64_t t0,
                           const struct attention_shape *s) {
-    int64_t Q = s->T - t0 < BLOCK ? s->T - t0 : BLOCK, N = s->S - s->T + t0 + Q, row = s->H * s->D;
+    int64_t Q = s->T - t0 < BLOCK ? s->T - t0 : BLOCK, first = first_key(s, b), N = s->S - s->T + t0 + Q - first;
+    int64_t row = s->H * s->D;
     struct dropout dropout = head_dropout(s, h);
     block_scores(w, q, k, r, bias_w, bias_r, Q, N, s);
     for (int64_t i = 0; i < Q; ++i) {
@@ -106,7 +121,7 @@ static void forward_block(struct work *w, real *out, real *lse, const real *q, c
         for (int64_t j = 0; j < seen; ++j) score[j] *= inverse;
         memset(score + seen, 0, (size_t)(N - seen) * sizeof *score);
         lse[t0 + i] = top + (real)log((double)sum);
-        if (dropout.p > 0) dropout_row(score, &dropout, global_row(s, b, t0 + i), seen);
+        if (dropout.p > 0) dropout_row(score, &dropout, global_row(s, b, t0 + i), first, seen);
     }
     cpu_gemm(false, false, Q, s->D, N, 1, w->score, N, v, row, 0, out, row);
 }
@@ -122,18 +137,22 @@ static void attention_forward(real *out, real *lse, const real *q, const real *k
         struct work w = work_of(scratch, s, false);
 #pragma omp for schedule(dynamic) collapse(2)
         for (int64_t b = 0; b < s->B; ++b)
-            for (int64_t h = 0; h < s->H; ++h)
-                for (int64_t t0 = 0; t0 < s->T; t0 += BLOCK) {
-                    int64_t at = (b * s->T + t0) * row + h * s->D, keys = b * s->S * row + h * s->D;
-                    forward_block(&w, out + at, lse + (b * s->H + h) * s->T, q + at, k + keys, v + keys,
-                                  r ? r + h * s->D : NULL, r ? bias_w + h * s->D : NULL, r ? bias_r + h * s->D : NULL,
-                                  b, h, t0, s);
+            for (int64_t h = 0; h < s->H; ++h) {
+                real *head_lse = lse + (b * s->H + h) * s->T;
+                clear_padding(out + b * s->T * row + h * s->D, b, s);
+                memset(head_lse, 0, (size_t)first_query(s, b) * sizeof *head_lse);
+                for (int64_t t0 = first_query(s, b); t0 < s->T; t0 += BLOCK) {
+                    int64_t at = (b * s->T + t0) * row + h * s->D, keys = (b * s->S + first_key(s, b)) * row + h * s->D;
+                    forward_block(&w, out + at, head_lse, q + at, k + keys, v + keys, r ? r + h * s->D : NULL,
+                                  r ? bias_w + h * s->D : NULL, r ? bias_r + h * s->D : NULL, b, h, t0, s);
                 }
+            }
     }
     arena_release(arena, mark);
 }
 
-/* Of one head of one batch row; every pointer stands at its first element, rows are H D apart (dbias: [D]). */
+/* Of one head of one batch row; every pointer stands at its first element (those of keys at first_key), rows are H D
+ * apart (dbias: [D]). */
 struct head {
     real *dq, *dk, *dv, *dr, *dbias_w, *dbias_r;
     const real *dout, *out, *lse, *q, *k, *v, *r, *bias_w, *bias_r;
@@ -142,7 +161,8 @@ struct head {
 /* P from the saved lse; dscore = P (dP - rowsum(dout out)) / sqrt(D). */
 static void backward_block(struct work *w, const struct head *head, int64_t b, int64_t h, int64_t t0,
                            const struct attention_shape *s) {
-    int64_t Q = s->T - t0 < BLOCK ? s->T - t0 : BLOCK, N = s->S - s->T + t0 + Q, row = s->H * s->D, D = s->D;
+    int64_t Q = s->T - t0 < BLOCK ? s->T - t0 : BLOCK, first = first_key(s, b), N = s->S - s->T + t0 + Q - first;
+    int64_t row = s->H * s->D, D = s->D;
     const real *q = head->q + t0 * row, *dout = head->dout + t0 * row, *out = head->out + t0 * row;
     const real *r = head->r ? head->r + (s->S - N) * row : NULL;
     real *dq = head->dq + t0 * row, scale = (real)(1 / sqrt((double)D));
@@ -161,7 +181,7 @@ static void backward_block(struct work *w, const struct head *head, int64_t b, i
         memset(ds + seen, 0, (size_t)(N - seen) * sizeof *ds);
         if (dropout.p > 0) { /* delta already holds the dropped probabilities, through out */
             memcpy(dropped, p, (size_t)N * sizeof *p);
-            dropout_row(dropped, &dropout, global_row(s, b, t0 + i), seen);
+            dropout_row(dropped, &dropout, global_row(s, b, t0 + i), first, seen);
             for (int64_t j = 0; j < seen; ++j) ds[j] = scale * (dropped[j] * ds[j] - p[j] * delta);
         } else {
 #pragma omp simd
@@ -205,28 +225,29 @@ static void attention_backward(real *dq, real *dk, real *dv, real *dr, real *dbi
 #pragma omp for schedule(static) collapse(2)
         for (int64_t c = 0; c < chunks; ++c)
             for (int64_t h = 0; h < s->H; ++h)
-                for (int64_t b = c * s->B / chunks; b < (c + 1) * s->B / chunks; ++b)
-                    for (int64_t t0 = 0; t0 < s->T; t0 += BLOCK) {
-                        int64_t at = b * s->T * row + h * s->D, key = b * keys + h * s->D, head_at = h * s->D;
-                        struct head head = {
-                            .dq = dq + at,
-                            .dk = dk + key,
-                            .dv = dv + key,
-                            .dr = r ? drs + c * keys + head_at : NULL,
-                            .dbias_w = biases + c * 2 * row + head_at,
-                            .dbias_r = biases + (c * 2 + 1) * row + head_at,
-                            .dout = dout + at,
-                            .out = out + at,
-                            .lse = lse + (b * s->H + h) * s->T,
-                            .q = q + at,
-                            .k = k + key,
-                            .v = v + key,
-                            .r = r ? r + head_at : NULL,
-                            .bias_w = r ? bias_w + head_at : NULL,
-                            .bias_r = r ? bias_r + head_at : NULL,
-                        };
-                        backward_block(&w, &head, b, h, t0, s);
-                    }
+                for (int64_t b = c * s->B / chunks; b < (c + 1) * s->B / chunks; ++b) {
+                    int64_t head_at = h * s->D, at = b * s->T * row + head_at,
+                            key = b * keys + first_key(s, b) * row + head_at;
+                    struct head head = {
+                        .dq = dq + at,
+                        .dk = dk + key,
+                        .dv = dv + key,
+                        .dr = r ? drs + c * keys + head_at : NULL,
+                        .dbias_w = biases + c * 2 * row + head_at,
+                        .dbias_r = biases + (c * 2 + 1) * row + head_at,
+                        .dout = dout + at,
+                        .out = out + at,
+                        .lse = lse + (b * s->H + h) * s->T,
+                        .q = q + at,
+                        .k = k + key,
+                        .v = v + key,
+                        .r = r ? r + head_at : NULL,
+                        .bias_w = r ? bias_w + head_at : NULL,
+                        .bias_r = r ? bias_r + head_at : NULL,
+                    };
+                    clear_padding(head.dq, b, s);
+                    for (int64_t t0 = first_query(s, b); t0 < s->T; t0 += BLOCK) backward_block(&w, &head, b, h, t0, s);
+                }
     }
     if (r) {
         ops->copy(dr, drs, keys);

@@ -22,8 +22,8 @@ void cpu_gemm(bool transpose_a, bool transpose_b, int64_t N, int64_t O, int64_t 
 void cpu_gemm_exact(bool transpose_a, bool transpose_b, int64_t N, int64_t O, int64_t I, double alpha, const real *a,
                     int64_t lda, const real *b, int64_t ldb, double beta, real *c, int64_t ldc);
 
-/* values[0 .. n) of one row, in place. */
-void dropout_row(real *values, const struct dropout *dropout, uint32_t row, int64_t n);
+/* values[0 .. n) are columns first .. first + n - 1 of one row; in place. */
+void dropout_row(real *values, const struct dropout *dropout, uint32_t row, int64_t first, int64_t n);
 
 /* Fills this family's entries of the table. */
 void cpu_gemm_ops(struct ops *table);

@@ -43,6 +43,16 @@ static void add_scaled(real *out, const real *in, double scale, int64_t n) {
     for (int64_t i = 0; i < n; ++i) out[i] += factor * in[i];
 }
 
+static void tanh_forward(real *out, const real *in, int64_t n) {
+#pragma omp parallel for schedule(static) if (n > PARALLEL_MIN)
+    for (int64_t i = 0; i < n; ++i) out[i] = (real)tanh((double)in[i]);
+}
+
+static void tanh_backward(real *din, const real *dout, const real *out, int64_t n) {
+#pragma omp parallel for schedule(static) if (n > PARALLEL_MIN)
+    for (int64_t i = 0; i < n; ++i) din[i] = dout[i] * (1 - out[i] * out[i]);
+}
+
 /* Sums go over blocks of fixed size, then over blocks: the number of threads does not change the bits. */
 enum { SUM_BLOCK = 4096 };
 
@@ -114,14 +124,15 @@ static void dropout_factors(real *factor, const struct dropout *dropout, uint32_
     for (int i = 0; i < DROPOUT_CHUNK; ++i) factor[i] = words[i & 3][i >> 2] >= threshold ? scale : 0;
 }
 
-void dropout_row(real *values, const struct dropout *dropout, uint32_t row, int64_t n) {
+void dropout_row(real *values, const struct dropout *dropout, uint32_t row, int64_t first, int64_t n) {
     uint32_t threshold = (uint32_t)(dropout->p * 0x1p32);
     real scale = (real)(1 / (1 - dropout->p));
-    for (int64_t first = 0; first < n; first += DROPOUT_CHUNK) {
+    int64_t before = first % 4; /* four columns are one draw */
+    for (int64_t at = -before; at < n; at += DROPOUT_CHUNK) {
         real factor[DROPOUT_CHUNK];
-        dropout_factors(factor, dropout, threshold, scale, row, first);
-        int64_t count = n - first < DROPOUT_CHUNK ? n - first : DROPOUT_CHUNK;
-        for (int64_t i = 0; i < count; ++i) values[first + i] *= factor[i];
+        dropout_factors(factor, dropout, threshold, scale, row, first + at);
+        int64_t count = n - at < DROPOUT_CHUNK ? n - at : DROPOUT_CHUNK;
+        for (int64_t i = at < 0 ? before : 0; i < count; ++i) values[at + i] *= factor[i];
     }
 }
 
@@ -158,7 +169,7 @@ static void relu_forward(real *hidden, const real *bias, const int64_t *rows, st
             real x = h[i] + bias[i];
             h[i] = x > 0 || x != x ? x : 0; /* a NaN stays one, for the check of the loss */
         }
-        if (rows && dropout.p > 0) dropout_row(h, &dropout, (uint32_t)rows[n], D);
+        if (rows && dropout.p > 0) dropout_row(h, &dropout, (uint32_t)rows[n], 0, D);
     }
 }
 
@@ -208,6 +219,8 @@ void cpu_elementwise_ops(struct ops *table) {
     table->add_rows = add_rows;
     table->add = add;
     table->add_scaled = add_scaled;
+    table->tanh_forward = tanh_forward;
+    table->tanh_backward = tanh_backward;
     table->sum = sum;
     table->sum_squares = sum_squares;
     table->all_finite = all_finite;

@@ -33,7 +33,7 @@ static void sinusoid(real *out, int64_t first, int64_t step, struct dropout drop
             out[n * D + i] = (real)sin(angle);
             out[n * D + half + i] = (real)cos(angle);
         }
-        if (dropout.p > 0) dropout_row(out + n * D, &dropout, (uint32_t)distance, D);
+        if (dropout.p > 0) dropout_row(out + n * D, &dropout, (uint32_t)distance, 0, D);
     }
 }
 

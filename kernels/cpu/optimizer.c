@@ -3,7 +3,7 @@
 #include "kernels/cpu/cpu.h"
 
 static void clip_scale(double *scale, double *norm, const double *squares, double clip) {
-    *norm = sqrt(squares[0] + squares[1]);
+    *norm = sqrt(squares[0] + squares[1] + squares[2]);
     *scale = isfinite(*norm) ? fmin(1, clip / (*norm + 1e-6)) : NAN;
 }
 

@@ -20,7 +20,7 @@ static void cross_entropy_forward(real *losses, real *lse, const real *logits, c
 #pragma omp simd reduction(+ : sum)
         for (int64_t i = 0; i < V; ++i) sum += EXP(x[i] - top);
         lse[n] = top + (real)log((double)sum);
-        losses[n] = lse[n] - x[targets[n]];
+        losses[n] = targets[n] < 0 ? lse[n] : lse[n] - x[targets[n]];
     }
 }
 
@@ -33,7 +33,21 @@ static void cross_entropy_backward(real *dlogits, const real *logits, const real
         real *dx = dlogits + n * V;
 #pragma omp simd
         for (int64_t i = 0; i < V; ++i) dx[i] = factor * EXP(x[i] - lse[n]);
-        dx[targets[n]] -= factor;
+        if (targets[n] >= 0) dx[targets[n]] -= factor;
+    }
+}
+
+static void cross_entropy_join(real *losses, real *lse, const real *parts, int64_t P, int64_t N) {
+#pragma omp parallel for simd schedule(static) if (N * P > PARALLEL_MIN)
+    for (int64_t n = 0; n < N; ++n) {
+        real top = parts[N + n], sum = 0, picked = 0;
+        for (int64_t p = 1; p < P; ++p) top = parts[(2 * p + 1) * N + n] > top ? parts[(2 * p + 1) * N + n] : top;
+        for (int64_t p = 0; p < P; ++p) {
+            sum += EXP(parts[(2 * p + 1) * N + n] - top);
+            picked += parts[(2 * p + 1) * N + n] - parts[2 * p * N + n];
+        }
+        lse[n] = top + (real)log((double)sum);
+        losses[n] = lse[n] - picked;
     }
 }
 
@@ -150,6 +164,7 @@ static void mix_backward(real *da, real *db, real *dlogits, const real *dout, co
 void cpu_softmax_ops(struct ops *table) {
     table->cross_entropy_forward = cross_entropy_forward;
     table->cross_entropy_backward = cross_entropy_backward;
+    table->cross_entropy_join = cross_entropy_join;
     table->top_k = top_k;
     table->route_weights_forward = route_weights_forward;
     table->route_weights_backward = route_weights_backward;

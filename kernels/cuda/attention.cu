@@ -45,8 +45,8 @@ __device__ static void keep_factors(float factor[4], struct keep keep, struct rn
 
 /* The warp's place in a row of scores. */
 struct row_place {
-    int64_t h, b, i, seen, shift;
-    struct rng_place place; /* of dropout, with the head as lane, and its row */
+    int64_t h, b, i, first, seen, shift; /* keys first .. seen - 1, which may be none, are seen */
+    struct rng_place place;              /* of dropout, with the head as lane, and its row */
     uint32_t global;
 };
 
@@ -58,6 +58,7 @@ __device__ static struct row_place place_of_row(int64_t row, const struct tile &
     at.b = tile.b0 + matrix - at.h * tile.B;
     at.shift = tile.Q - 1 - at.i;
     at.seen = tile.N - at.shift;
+    at.first = s.first ? s.first[at.b] : 0;
     at.place = s.dropout.place;
     at.place.site |= (uint32_t)at.h << 16;
     at.global = (uint32_t)((s.row_first + at.b) * s.T + tile.t0 + at.i);
@@ -68,7 +69,8 @@ __device__ static struct row_place place_of_row(int64_t row, const struct tile &
 __device__ static void load_scores(float x[4], const float *score, const float *position, int64_t j,
                                    const struct row_place &at) {
     load<4>(x, score + j);
-    for (int e = 0; e < 4; ++e) x[e] = j + e < at.seen ? x[e] + (position ? position[j + e + at.shift] : 0) : -INFINITY;
+    for (int e = 0; e < 4; ++e)
+        x[e] = j + e >= at.first && j + e < at.seen ? x[e] + (position ? position[j + e + at.shift] : 0) : -INFINITY;
 }
 
 /* p = dropout(softmax(score + shift(position))) and lse. p may be score: a lane writes what it alone has read. */
@@ -94,7 +96,7 @@ __global__ static void probabilities(T *p, float *lse, const float *score, const
         }
         float highest = warp_max(top);
         sum = warp_sum(sum * expf(top - highest));
-        float inverse = 1 / sum;
+        float inverse = sum == 0 ? 0 : 1 / sum; /* a query in padding: probability 0 */
         for (int64_t j = 4 * lane; j < tile.ld; j += 4 * WARP) {
             float x[4] = {0, 0, 0, 0};
             if (j < at.seen) {
@@ -111,7 +113,7 @@ __global__ static void probabilities(T *p, float *lse, const float *score, const
             }
             store<4>(p + row * tile.ld + j, x);
         }
-        if (lane == 0) lse[(at.b * s.H + at.h) * s.T + tile.t0 + at.i] = highest + logf(sum);
+        if (lane == 0) lse[(at.b * s.H + at.h) * s.T + tile.t0 + at.i] = sum == 0 ? 0 : highest + logf(sum);
     }
 }
 

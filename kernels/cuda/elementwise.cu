@@ -73,6 +73,34 @@ static void add_scaled(real *out, const real *in, double scale, int64_t n) {
     flat_launch(adding_scaled{out, in, (float)scale}, in_fours(0, out, in), n);
 }
 
+struct bending {
+    float *out;
+    const float *in;
+    template <int W> __device__ void at(int64_t i) const {
+        floats<W> x = load<W>(in + i);
+        for (int k = 0; k < W; ++k) x.x[k] = tanhf(x.x[k]);
+        store<W>(out + i, x);
+    }
+};
+
+static void tanh_forward(real *out, const real *in, int64_t n) {
+    flat_launch(bending{out, in}, in_fours(0, out, in), n);
+}
+
+struct bending_back {
+    float *din;
+    const float *dout, *out;
+    template <int W> __device__ void at(int64_t i) const {
+        floats<W> x = load<W>(dout + i), y = load<W>(out + i);
+        for (int k = 0; k < W; ++k) x.x[k] *= 1 - y.x[k] * y.x[k];
+        store<W>(din + i, x);
+    }
+};
+
+static void tanh_backward(real *din, const real *dout, const real *out, int64_t n) {
+    flat_launch(bending_back{din, dout, out}, in_fours(0, din, dout, out), n);
+}
+
 struct taking_column {
     int32_t *out;
     const int32_t *in;
@@ -144,6 +172,8 @@ void cuda_elementwise_ops(struct ops *table) {
     table->add_rows = add_rows;
     table->add = add;
     table->add_scaled = add_scaled;
+    table->tanh_forward = tanh_forward;
+    table->tanh_backward = tanh_backward;
     table->take_column = take_column;
     table->modulo = modulo;
     table->row_numbers = row_numbers;

@@ -3,7 +3,7 @@
 #include "kernels/cuda/rows.h"
 
 static __global__ void clip(double *scale, double *norm, const double *squares, double most) {
-    double length = sqrt(squares[0] + squares[1]), wanted = most / (length + 1e-6);
+    double length = sqrt(squares[0] + squares[1] + squares[2]), wanted = most / (length + 1e-6);
     *norm = length;
     *scale = !isfinite(length) ? (double)NAN : wanted < 1 ? wanted : 1;
 }

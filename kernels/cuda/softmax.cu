@@ -42,7 +42,7 @@ __device__ static inline void loss_of(float *losses, float *lse, const float *lo
                                       int64_t V, struct running all) {
     float log_sum = all.top + (float)log((double)all.sum);
     lse[n] = log_sum;
-    losses[n] = log_sum - logits[n * V + targets[n]];
+    losses[n] = targets[n] < 0 ? log_sum : log_sum - logits[n * V + targets[n]];
 }
 
 template <int W>
@@ -116,6 +116,28 @@ static void cross_entropy_backward(real *dlogits, const real *logits, const real
         LAUNCH((losses_backward<1>), blocks, THREADS, dlogits, logits, lse, targets, (float)scale, N, V, team);
 }
 
+struct joined {
+    float *losses, *lse;
+    const float *parts;
+    int64_t P, N;
+    template <int W> __device__ void at(int64_t n) const {
+        float top = parts[N + n], sum = 0, picked = 0;
+        for (int64_t p = 1; p < P; ++p) top = fmaxf(top, parts[(2 * p + 1) * N + n]);
+        for (int64_t p = 0; p < P; ++p) {
+            float own = parts[(2 * p + 1) * N + n];
+            sum += expf(own - top);
+            picked += own - parts[2 * p * N + n];
+        }
+        float log_sum = top + (float)log((double)sum);
+        lse[n] = log_sum;
+        losses[n] = log_sum - picked;
+    }
+};
+
+static void cross_entropy_join(real *losses, real *lse, const real *parts, int64_t P, int64_t N) {
+    each_launch(joined{losses, lse, parts, P, N}, N);
+}
+
 template <int W>
 static __global__ void mix_rows(float *__restrict__ out, float *__restrict__ gates, const float *__restrict__ logits,
                                 const float *__restrict__ a, const float *__restrict__ b, int64_t N, int64_t D) {
@@ -166,6 +188,7 @@ static void mix_backward(real *da, real *db, real *dlogits, const real *dout, co
 void cuda_softmax_ops(struct ops *table) {
     table->cross_entropy_forward = cross_entropy_forward;
     table->cross_entropy_backward = cross_entropy_backward;
+    table->cross_entropy_join = cross_entropy_join;
     table->mix_forward = mix_forward;
     table->mix_backward = mix_backward;
     cuda_choice_ops(table);

@@ -20,6 +20,7 @@ enum rng_site {
     RNG_CLUSTER_SAMPLE = 10, /* cluster: row = sample */
     RNG_CLUSTER_START = 11,  /* cluster: row = centroid */
     RNG_NOISE = 12,          /* eval --noise: row = place in the split */
+    RNG_HEAD = 13,           /* of a classifier: row = row of the global batch */
     RNG_INIT = 255,          /* initial values: step = hash of the parameter's name */
 };
 

@@ -16,6 +16,8 @@ enum {
     KEY_PROMPT,
     KEY_TOKENS,
     KEY_TEMPERATURE,
+    KEY_TOP_K,
+    KEY_TOP_P,
     KEY_SEED,
     KEY_RECORD,
     KEY_REPLAY,
@@ -44,9 +46,12 @@ static const struct {
      {"print-config", KEY_PRINT_CONFIG, NULL, 0, "Print the complete configuration as YAML instead of training", 0}},
     {TAKES_OUT, {"out", KEY_OUT, "FILE", 0, "Where to write (default: step.h5)", 0}},
     {TAKES_SPLIT, {"split", KEY_SPLIT, "NAME", 0, "train, valid or test (default)", 0}},
-    {TAKES_GENERATION, {"prompt", KEY_PROMPT, "TEXT", 0, "Text to continue", 0}},
+    {TAKES_GENERATION, {"prompt", KEY_PROMPT, "TEXT", 0, "Text to continue; -: what comes on standard input", 0}},
     {TAKES_GENERATION, {"tokens", KEY_TOKENS, "N", 0, "Symbols to generate (default: 200)", 0}},
     {TAKES_GENERATION, {"temperature", KEY_TEMPERATURE, "T", 0, "0: always the most probable symbol (default: 1)", 0}},
+    {TAKES_GENERATION, {"top-k", KEY_TOP_K, "K", 0, "Only of the K most probable symbols (default: 0, all)", 0}},
+    {TAKES_GENERATION,
+     {"top-p", KEY_TOP_P, "P", 0, "Only of the fewest that have probability P together (default: 1, all)", 0}},
     {TAKES_NOISE,
      {"noise", KEY_NOISE, "RATE", 0, "Swap, drop or insert a symbol at this fraction of the places (default: 0)", 0}},
     {TAKES_GENERATION | TAKES_NOISE, {"seed", KEY_SEED, "N", 0, "Of the draws (default: 1)", 0}},
@@ -90,6 +95,7 @@ static error_t parse_one(int key, char *text, struct argp_state *state) {
     case KEY_SPLIT: a->split = text; break;
     case KEY_PROMPT: a->prompt = text; break;
     case KEY_TOKENS: a->tokens = integer_of(state, text, 1, 1 << 30); break;
+    case KEY_TOP_K: a->top_k = integer_of(state, text, 0, 1 << 30); break;
     case KEY_SEED: a->seed = integer_of(state, text, 0, INT64_MAX); break;
     case KEY_STEPS: a->steps = integer_of(state, text, 1, 1 << 30); break;
     case KEY_RECORD: a->record = text; break;
@@ -101,6 +107,11 @@ static error_t parse_one(int key, char *text, struct argp_state *state) {
         a->temperature = strtod(text, &end);
         if (*end || end == text || !(a->temperature >= 0))
             argp_error(state, "expected a temperature of at least 0, found '%s'", text);
+        break;
+    case KEY_TOP_P:
+        a->top_p = strtod(text, &end);
+        if (*end || end == text || !(a->top_p > 0 && a->top_p <= 1))
+            argp_error(state, "expected a probability above 0 and up to 1, found '%s'", text);
         break;
     case KEY_FOLDER: a->folder = text; break;
     case KEY_CHECKPOINT: a->checkpoint = text; break;
@@ -196,7 +207,8 @@ static const struct command *parse(int argc, char **argv, struct arguments *argu
                                     .tokens = 200,
                                     .seed = 1,
                                     .steps = 3,
-                                    .temperature = 1};
+                                    .temperature = 1,
+                                    .top_p = 1};
     for (const struct command *command = cli_commands; command->name; ++command) {
         int words = matches(command, argc, argv);
         if (!words) continue;

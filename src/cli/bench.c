@@ -323,7 +323,7 @@ enum status cli_bench(const struct arguments *arguments, struct comm *world) {
     enum status status = cli_configure(&config, arguments, world);
     if (status) return status;
     double before = held();
-    status = comm_agree(world, model_init(&model, &config, SYMBOLS, world, true));
+    status = comm_agree(world, model_init(&model, &config, SYMBOLS, 0, world, true));
     if (!status) {
         struct step step;
         model_start(&model);

@@ -69,7 +69,8 @@ static enum status write_checkpoint(struct bench *b, double *snapshot_seconds) {
     struct progress progress = {0};
     double from = clock_seconds();
     snapshot_clear(b->snapshot);
-    checkpoint_snapshot(b->snapshot, b->step, &(struct diagnostics){0}, &b->text, &progress);
+    checkpoint_snapshot(b->snapshot, b->step, &(struct diagnostics){0},
+                        &(struct legend){.vocabulary = &b->text.vocabulary}, &progress);
     b->writes = snapshot_bytes(b->snapshot);
     *snapshot_seconds = clock_seconds() - from;
     return snapshot_write(b->snapshot, b->whole);
@@ -77,7 +78,8 @@ static enum status write_checkpoint(struct bench *b, double *snapshot_seconds) {
 
 static enum status read_checkpoint(struct bench *b) {
     struct progress progress;
-    return checkpoint_resume(b->whole, b->step, &(struct diagnostics){0}, &b->text, &progress);
+    return checkpoint_resume(b->whole, b->step, &(struct diagnostics){0},
+                             &(struct legend){.vocabulary = &b->text.vocabulary}, &progress);
 }
 
 /* What was read or written no longer stands in this machine's memory. */

@@ -16,10 +16,11 @@ struct arguments {
     const char *init_from;       /* --init-from CHECKPOINT */
     const char *out;             /* --out FILE */
     const char *split;           /* --split NAME */
-    const char *prompt;          /* --prompt TEXT */
+    const char *prompt;          /* --prompt TEXT; "-": standard input */
     const char *record, *replay; /* --record FILE, --replay FILE */
     int64_t tokens, seed, steps; /* --tokens N, --seed N, --steps N */
-    double temperature;          /* --temperature T */
+    double temperature, top_p;   /* --temperature T, --top-p P */
+    int64_t top_k;               /* --top-k K */
     double noise;                /* --noise RATE */
     const char *compare;         /* --compare RUN_A */
     bool routing;                /* --routing */
@@ -67,6 +68,11 @@ enum status cli_configuration(struct config *config, const struct arguments *arg
 /* The same, and starts the operations. */
 enum status cli_configure(struct config *config, const struct arguments *arguments, struct comm *world);
 
+/* The same of a configuration that is there. */
+enum status cli_start(const struct config *config, struct comm *world);
+/* A run in its folder, begun or gone on with as --resume and --init-from say. Collective over the world. */
+enum status cli_run(const struct config *config, const struct arguments *arguments, struct comm *world);
+
 /* The choices of two runs, folders `a` and `b`, by their route_hashes.tsv, and their config.yaml (docs/metrics.md):
  * first line "same through step N" or "differ at step S, layer L"; a difference is no error. For one rank. STATUS_DATA:
  * a file missing or malformed, no step in common; STATUS_CONFIG: of config.yaml. */
@@ -81,6 +87,8 @@ const char *cli_version(void);
 void data_show(const struct text *text, const struct config *config);
 
 enum status cli_train(const struct arguments *arguments, struct comm *world);
+enum status cli_finetune(const struct arguments *arguments, struct comm *world);
+enum status cli_predict(const struct arguments *arguments, struct comm *world);
 enum status cli_eval(const struct arguments *arguments, struct comm *world);
 enum status cli_generate(const struct arguments *arguments, struct comm *world);
 enum status cli_inspect(const struct arguments *arguments, struct comm *world);

@@ -9,7 +9,12 @@
 const struct command cli_commands[] = {
     {"train", "CONFIG...", "Trains a model: evaluates, writes checkpoints and metrics.jsonl into run.dir.",
      TAKES_RESUME | TAKES_INIT | TAKES_PRINT_CONFIG | TAKES_KEYS, cli_train},
-    {"eval", "CHECKPOINT", "Prints the loss of a checkpoint over a split.", TAKES_SPLIT | TAKES_NOISE, cli_eval},
+    {"finetune", "CONFIG...",
+     "Trains a classifier of texts from a pre-trained language model: the discrete path alone.",
+     TAKES_RESUME | TAKES_INIT | TAKES_KEYS, cli_finetune},
+    {"predict", "CHECKPOINT", "The class of each line of standard input, and its probability, behind a tab.", 0,
+     cli_predict},
+    {"eval", "CHECKPOINT", "Prints the figures of a checkpoint over a split.", TAKES_SPLIT | TAKES_NOISE, cli_eval},
     {"generate", "CHECKPOINT", "Continues a prompt.", TAKES_GENERATION, cli_generate},
     {"inspect", "CHECKPOINT|RUN_FOLDER",
      "Lists what a checkpoint holds: names, shapes, placement, step, configuration; or how routing is and became.",
@@ -56,6 +61,13 @@ enum status cli_configuration(struct config *config, const struct arguments *arg
         config_load(config, arguments->files, arguments->n_files, arguments->overrides, arguments->n_overrides);
     if ((status = comm_agree(world, status))) return status;
     return check_same(config, world);
+}
+
+enum status cli_start(const struct config *config, struct comm *world) {
+    TRY(check_same(config, world));
+    TRY(start_operations(config, world));
+    log_info("%s", start_description());
+    return STATUS_OK;
 }
 
 enum status cli_configure(struct config *config, const struct arguments *arguments, struct comm *world) {

@@ -8,9 +8,11 @@ enum status cli_debug_step(const struct arguments *arguments, struct comm *world
     struct trainer trainer = {0};
     enum status status = cli_configure(&config, arguments, world);
     if (!status) status = trainer_init(&trainer, &config, world, arguments->resume, NULL);
-    if (!status) status = trainer_read(&trainer);
-    if (!status)
-        status = step_file_write(arguments->out, &trainer.step, trainer.progress.step, trainer.tokens, trainer.targets);
+    if (!status) {
+        task_read(&trainer.task, &trainer.step);
+        status = step_file_write(arguments->out, &trainer.step, trainer.progress.step, trainer.task.tokens,
+                                 trainer.task.targets);
+    }
     if (!status)
         log_info("%s: step %lld, loss %.6f nats per token", arguments->out, (long long)trainer.progress.step,
                  trainer.step.stats.loss);

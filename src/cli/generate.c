@@ -1,10 +1,26 @@
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "cli/cli.h"
 #include "train/checkpoint.h"
 #include "train/generate.h"
 #include "train/start.h"
+
+/* Of rank 0's standard input, all of it. Collective; the caller frees it. */
+static char *read_prompt(struct comm *world) {
+    char *text = NULL;
+    size_t room = 0;
+    ssize_t length = world->rank == 0 ? getdelim(&text, &room, '\0', stdin) : 0;
+    int64_t bytes = length > 0 ? length : 0;
+    comm_broadcast(world, &bytes, sizeof bytes, 0);
+    text = realloc(text, (size_t)bytes + 1);
+    if (!text) FATAL("out of memory");
+    if (bytes) comm_broadcast(world, text, bytes, 0);
+    text[bytes] = '\0';
+    return text;
+}
 
 enum status cli_generate(const struct arguments *arguments, struct comm *world) {
     struct config config;
@@ -15,21 +31,28 @@ enum status cli_generate(const struct arguments *arguments, struct comm *world) 
     const char *path = arguments->files[0];
     enum status status =
         checkpoint_read_config(path, world, &config, arguments->overrides, arguments->n_overrides, &vocabulary, &step);
+    if (!status && config.model.kind != MODEL_LM)
+        status = comm_agree(world, status_fail(STATUS_CHECKPOINT,
+                                               "%s: expected a language model, found a classifier: "
+                                               "vqmoe predict asks it",
+                                               path));
     if (!status) status = start_operations(&config, world);
-    if (!status) status = comm_agree(world, model_init(&model, &config, vocabulary.size, world, false));
+    if (!status) status = comm_agree(world, model_init(&model, &config, vocabulary.size, 0, world, false));
     if (!status) status = checkpoint_read_parameters(path, &model);
+    char *typed = !status && !strcmp(arguments->prompt, "-") ? read_prompt(world) : NULL;
     if (!status) {
         struct generation generation = {
             .vocabulary = &vocabulary,
-            .prompt = arguments->prompt,
+            .prompt = typed ? typed : arguments->prompt,
             .tokens = arguments->tokens,
-            .temperature = arguments->temperature,
+            .sampling = {arguments->temperature, arguments->top_k, arguments->top_p},
             .seed = (uint64_t)arguments->seed,
             .step = step,
         };
         double rate = generate(&model, &generation, &arenas, stdout);
         log_info("(%lld symbols, %.1f a second)", (long long)arguments->tokens, rate);
     }
+    free(typed);
     pass_memory_free(&arenas);
     model_free(&model);
     vocabulary_free(&vocabulary);

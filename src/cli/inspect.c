@@ -6,13 +6,16 @@
 #include "cli/routing.h"
 #include "store/archive.h"
 
-static const char *placement_of(const char *name) {
-    if (!strncmp(name, "/parameters/", 12) || !strncmp(name, "/moments/", 9))
+/* As they lay where they were written. cut: the vocabulary was cut over the ranks. */
+static const char *placement_of(const char *name, bool cut) {
+    if (!strncmp(name, "/parameters/", 12) || !strncmp(name, "/moments/", 9)) {
+        if (cut && (strstr(name, "/embedding.") || strstr(name, "/softmax."))) return "  vocabulary";
         return strstr(name, ".moe.w") || strstr(name, ".moe.b") ? "  experts" : "  replicated";
+    }
     return !strncmp(name, "/memory/", 8) ? "  rows" : !strncmp(name, "/state/", 7) ? "  replicated" : "";
 }
 
-static void show_arrays(const struct archive *archive) {
+static void show_arrays(const struct archive *archive, bool cut) {
     const struct h5_contents *contents = archive_contents(archive);
     int64_t parameters = 0;
     for (int i = 0; i < contents->n_arrays; ++i) {
@@ -26,7 +29,7 @@ static void show_arrays(const struct archive *archive) {
             elements *= array->shape[axis];
         }
         if (!strncmp(array->name, "/parameters/", 12)) parameters += elements;
-        log_info("%-52s [%s]%s", array->name, shape, placement_of(array->name));
+        log_info("%-52s [%s]%s", array->name, shape, placement_of(array->name, cut));
     }
     log_info("%lld parameters", (long long)parameters);
 }
@@ -46,7 +49,7 @@ static enum status show(struct archive *archive) {
         TRY(archive_read_text(archive, texts[i], &text));
         log_info("%s: %s", texts[i], text);
     }
-    show_arrays(archive);
+    show_arrays(archive, strstr(text, "\"parallel.vocabulary\":true") != NULL); /* the configuration */
     return STATUS_OK;
 }
 

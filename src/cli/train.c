@@ -55,17 +55,21 @@ static enum status train(const struct arguments *arguments, const struct config 
     return status;
 }
 
+enum status cli_run(const struct config *config, const struct arguments *arguments, struct comm *world) {
+    struct run_folder folder = {0};
+    enum status status = run_folder_enter(&folder, config, world);
+    if (!status) status = train(arguments, config, world);
+    run_folder_leave(&folder);
+    return status;
+}
+
 enum status cli_train(const struct arguments *arguments, struct comm *world) {
     struct config config;
-    struct run_folder folder = {0};
     /* With `auto` a job may be started again by the line that it was begun with. */
     if (arguments->resume && arguments->init_from && !is_auto(arguments))
         return comm_agree(world, status_fail(STATUS_CONFIG, "train: expected one of --resume (the run goes on) and "
                                                             "--init-from (a new run), found both"));
     control_catch_signals();
-    enum status status = cli_configure(&config, arguments, world);
-    if (!status) status = run_folder_enter(&folder, &config, world);
-    if (!status) status = train(arguments, &config, world);
-    run_folder_leave(&folder);
-    return status;
+    TRY(cli_configure(&config, arguments, world));
+    return cli_run(&config, arguments, world);
 }

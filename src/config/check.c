@@ -28,28 +28,16 @@ static enum status check_memory(struct loader *loader) {
     return STATUS_OK;
 }
 
-static bool is_labelled(enum data_kind kind) { return kind >= DATA_CSV; }
-
-/* A language model reads text, a classifier labelled texts. */
-static enum status check_task(const struct loader *loader) {
-    const struct config *config = &loader->config;
-    bool classifier = config->model.kind == MODEL_CLASSIFIER;
-    if (classifier == is_labelled(config->data.kind)) return STATUS_OK;
-    return loader_fail(origin_of(loader, "data.kind"), "data.kind", "expected %s with model.kind: %s",
-                       classifier ? "csv, tsv, trees or imdb" : "enwik8, text8, text, words or lm1b",
-                       classifier ? "classifier" : "lm");
-}
-
 /* enwik8 and text8 are one file, cut by bytes: another file would be ignored in silence. */
 static enum status check_data(const struct loader *loader) {
     const struct config *config = &loader->config;
     bool one = config->data.kind == DATA_ENWIK8 || config->data.kind == DATA_TEXT8;
     const char *name = !one ? NULL : config->data.valid[0] ? "data.valid" : config->data.test[0] ? "data.test" : NULL;
-    if (name)
-        return loader_fail(origin_of(loader, name), name,
-                           "expected nothing where data.kind is enwik8 or text8 (data.train is cut into splits), found '%s'",
-                           config->data.valid[0] ? config->data.valid : config->data.test);
-    return check_task(loader);
+    if (!name) return STATUS_OK;
+    return loader_fail(
+        origin_of(loader, name), name,
+        "expected nothing where data.kind is enwik8 or text8 (data.train is cut into splits), found '%s'",
+        config->data.valid[0] ? config->data.valid : config->data.test);
 }
 
 enum status loader_check(struct loader *loader) {
@@ -88,6 +76,8 @@ enum status config_check_resumed(const struct config *config, const struct confi
                                         "model.attention",
                                         "model.norm",
                                         "model.segment",
+                                        "model.softmax",
+                                        "model.tied",
                                         "moe.mode",
                                         "moe.share_norm",
                                         "moe.discrete_norm",

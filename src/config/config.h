@@ -112,7 +112,8 @@ struct config {
         double max_minutes; /* of this process; 0: none */
     } train;
     struct {
-        int64_t every, batch, segment;
+        int64_t every; /* 0 (auto): 4000; a classifier: an epoch */
+        int64_t batch, segment;
         int64_t memory; /* -1 (auto): model.memory + model.segment - segment, at least 0; absolute attention: 0 */
     } eval;
     struct {
@@ -136,6 +137,11 @@ enum status config_load(struct config *config, const char *const *files, int n_f
  * not know is an error. */
 enum status config_load_json(struct config *config, const char *json, const char *source, const char *const *overrides,
                              int n_overrides);
+
+/* Of fine-tuning: sections model, moe, router and quantizer of a checkpoint's JSON, then what fine-tuning has other
+ * defaults for (docs/finetuning.md), then the files, then overrides. */
+enum status config_load_finetune(struct config *config, const char *json, const char *source, const char *const *files,
+                                 int n_files, const char *const *overrides, int n_overrides);
 
 /* A run goes on as what it was: STATUS_CHECKPOINT where a key that no array's shape shows differs from what `source`
  * was written with. */

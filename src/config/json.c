@@ -7,7 +7,17 @@
 #include "base/log.h"
 #include "config/loader.h"
 
-enum status loader_read_json(struct loader *loader, const char *json, const char *source) {
+/* "model" is the section of "model.layers"; no sections: every key. */
+static bool is_in(const char *key, const char *const *sections) {
+    bool found = !sections;
+    for (; sections && *sections && !found; ++sections) {
+        size_t length = strlen(*sections);
+        found = !strncmp(key, *sections, length) && key[length] == '.';
+    }
+    return found;
+}
+
+enum status loader_read_json(struct loader *loader, const char *json, const char *source, const char *const *sections) {
     struct origin where = {source, ORIGIN_FILE, 0, ++loader->n_sources};
     cJSON *root = cJSON_Parse(json);
     if (!cJSON_IsObject(root)) {
@@ -17,6 +27,7 @@ enum status loader_read_json(struct loader *loader, const char *json, const char
     enum status status = STATUS_OK;
     cJSON *item;
     cJSON_ArrayForEach(item, root) {
+        if (!is_in(item->string, sections)) continue;
         char whole[32]; /* cJSON prints a large integer as 1e+15, which is none for us; up to 2^53 a double is exact */
         bool is_whole =
             cJSON_IsNumber(item) && fabs(item->valuedouble) < 0x1p53 && floor(item->valuedouble) == item->valuedouble;

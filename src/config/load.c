@@ -98,7 +98,20 @@ enum status config_load(struct config *config, const char *const *files, int n_f
 enum status config_load_json(struct config *config, const char *json, const char *source, const char *const *overrides,
                              int n_overrides) {
     struct loader loader = {0};
-    enum status status = loader_read_json(&loader, json, source);
+    enum status status = loader_read_json(&loader, json, source, NULL);
     if (status) return status;
     return finish(config, &loader, overrides, n_overrides, "default");
+}
+
+enum status config_load_finetune(struct config *config, const char *json, const char *source, const char *const *files,
+                                 int n_files, const char *const *overrides, int n_overrides) {
+    static const char *const sections[] = {"model", "moe", "router", "quantizer", NULL};
+    static const char *const others[] = {"model.kind=classifier", "model.memory=0",     "moe.mode=discrete",
+                                         "optim.lr=0.0001",       "train.log_every=50", "eval.batch=32"};
+    struct loader loader = {0};
+    enum status status = loader_read_json(&loader, json, source, sections);
+    for (size_t i = 0; i < sizeof others / sizeof *others && !status; i++) status = read_override(&loader, others[i]);
+    for (int i = 0; i < n_files && !status; i++) status = loader_read_yaml(&loader, files[i]);
+    if (status) return status;
+    return finish(config, &loader, overrides, n_overrides, n_files > 0 ? files[0] : "finetune");
 }

@@ -26,7 +26,8 @@ enum status loader_fail(const struct origin *where, const char *name, const char
 enum status loader_set(struct loader *loader, const struct origin *where, const char *name, const char *text);
 
 enum status loader_read_yaml(struct loader *loader, const char *path);
-enum status loader_read_json(struct loader *loader, const char *json, const char *source);
+/* sections: names, ended by NULL, of those to take; NULL: all keys. */
+enum status loader_read_json(struct loader *loader, const char *json, const char *source, const char *const *sections);
 
 const char *loader_yaml_library(void); /* "0.2.5" */
 const char *loader_json_library(void);

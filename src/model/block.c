@@ -43,7 +43,7 @@ const real *block_forward(struct block *block, const struct pass *pass, struct r
     const real *in = x, *context = join(block, pass, memory, capacity, length, x);
     block->memory_length = length;
     if (block->norm == NORM_PRE) {
-        context = norm_forward(&block->attention_norm, &block->attention_use, pass, context, pass->rows * S);
+        context = norm_forward(&block->attention_norm, &block->attention_use, pass, context, pass_keys(pass, S));
         in = last(block, pass, context);
     }
     real *a = attention_forward(&block->attention, pass, in, context, sinusoids, S);
@@ -80,6 +80,18 @@ static void moe_half_backward(struct block *block, const struct pass *pass, real
     ops->add(du, du, dout, n);
 }
 
+/* To the last T positions of each row of out those of in, of whose rows the one has T positions, the other S. */
+static void add_last(const struct block *block, const struct pass *pass, real *out, int64_t out_positions,
+                     const real *in, int64_t in_positions) {
+    int64_t d = block->d_model, T = pass->positions;
+    if (!block->memory_length) { /* rows may be ragged */
+        ops->add(out, out, in, pass->tokens * d);
+        return;
+    }
+    ops->add_rows(out + (out_positions - T) * d, out_positions * d, in + (in_positions - T) * d, in_positions * d,
+                  pass->rows, T * d);
+}
+
 void block_backward(struct block *block, const struct pass *pass, real *dx, const real *dout) {
     int64_t d = block->d_model, T = pass->positions, S = block->memory_length + T, n = pass->tokens * d;
     struct arena_mark mark = arena_mark(pass->arena);
@@ -91,13 +103,13 @@ void block_backward(struct block *block, const struct pass *pass, real *dx, cons
         attention_backward(&block->attention, pass, din, dx, T, da);
         ops->add(dx, dx, din, n);
     } else { /* the norm before the projections has its gradient from memory's positions too */
-        real *dcontext = ARENA_ARRAY(pass->arena, real, pass->rows * S * d);
-        ops->fill(dcontext, 0, pass->rows * S * d);
+        int64_t keys = pass_keys(pass, S) * d;
+        real *dcontext = ARENA_ARRAY(pass->arena, real, keys);
+        ops->fill(dcontext, 0, keys);
         attention_backward(&block->attention, pass, din, dcontext, S, da);
-        real *own = dcontext + block->memory_length * d;
-        ops->add_rows(own, S * d, din, T * d, pass->rows, T * d);
+        add_last(block, pass, dcontext, S, din, T);
         norm_backward(&block->attention_norm, &block->attention_use, pass, dcontext, dcontext);
-        ops->add_rows(dx, T * d, own, S * d, pass->rows, T * d);
+        add_last(block, pass, dx, T, dcontext, S);
     }
     arena_release(pass->arena, mark);
 }

@@ -1,6 +1,5 @@
 #include "model/model.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,23 +40,30 @@ static enum status split_world(struct model *model, const struct config *config,
     model->replicas = comm_split(world, (int)(world->rank % size));
     model->group->name = "experts";
     model->replicas->name = "replicas";
+    model->owners = config->parallel.vocabulary ? comm_split(world, 0) : NULL;
+    if (model->owners) model->owners->name = "vocabulary";
+    model->params.rank = world->rank;
+    model->params.ranks = world->size;
     model->params.experts_first = block_first(E, size, model->group->rank);
     model->params.experts_count = block_count(E, size, model->group->rank);
     return STATUS_OK;
 }
 
-enum status model_init(struct model *model, const struct config *config, int64_t V, struct comm *world,
+enum status model_init(struct model *model, const struct config *config, int64_t V, int64_t classes, struct comm *world,
                        bool with_moments) {
-    int64_t d = config->model.d_model, embedding[] = {V, d}, bias[] = {config->model.heads, config->model.d_head};
+    int64_t bias[] = {config->model.heads, config->model.d_head};
     struct params *params = &model->params;
-    *model = (struct model){.config = config, .V = V, .d_model = d, .layers = config->model.layers};
+    *model = (struct model){.config = config, .V = V, .d_model = config->model.d_model, .layers = config->model.layers};
     const struct router_kind *router = router_kind_find(config->router.kind);
     if (!router) return STATUS_CONFIG;
     model->E = config->moe.mode == MOE_CONTINUOUS && router->ffn == FFN_ONLY ? 0 : config->moe.experts;
     enum status status = split_world(model, config, world);
     if (status) return status;
-    model->embedding = params_add(params, -1, "embedding.weight", PLACE_REPLICATED, INITIAL_WEIGHT, 2, embedding);
-    model->bias = params_add(params, -1, "softmax.bias", PLACE_REPLICATED, INITIAL_ZERO, 1, embedding);
+    if ((status = embedding_init(&model->embedding, params, config, V, model->owners))) return status;
+    if (classes)
+        head_init(&model->head, params, config, classes);
+    else if ((status = softmax_init(&model->softmax, params, config, V, &model->embedding)))
+        return status;
     if (config->model.attention == ATTENTION_RELATIVE) {
         model->bias_w = params_add(params, -1, "attention.bias_w", PLACE_REPLICATED, INITIAL_WEIGHT, 2, bias);
         model->bias_r = params_add(params, -1, "attention.bias_r", PLACE_REPLICATED, INITIAL_WEIGHT, 2, bias);
@@ -78,6 +84,7 @@ void model_free(struct model *model) {
     free(model->blocks);
     comm_free(model->group);
     comm_free(model->replicas);
+    comm_free(model->owners);
     *model = (struct model){0};
 }
 
@@ -97,16 +104,29 @@ static void remember(struct memory *memory, int64_t layer, int64_t row, const st
     ops->copy_rows(at + kept * d, C * d, x + (T - fresh) * d, T * d, pass->rows, fresh * d);
 }
 
+/* positions [T, d] to every row of x. */
+static void add_positions(const struct pass *pass, real *x, const real *positions, int64_t d) {
+    int64_t N = pass->tokens, T = pass->positions;
+    if (!pass->ragged) {
+        ops->add_rows(x, T * d, positions, 0, pass->rows, T * d);
+        return;
+    }
+    struct arena_mark mark = arena_mark(pass->arena);
+    real *of_token = ARENA_ARRAY(pass->arena, real, N * d);
+    ops->gather_rows(of_token, positions, pass->ragged->position, 1, N, d);
+    ops->add(x, x, of_token, N * d);
+    arena_release(pass->arena, mark);
+}
+
 /* Drop(embedding sqrt(d)), and where absolute + Drop(sinusoid(L - 1 - t)). */
 static const real *embed(struct model *model, const struct pass *pass) {
     int64_t d = model->d_model, N = pass->tokens, T = pass->positions;
-    real *x = ARENA_ARRAY(pass->arena, real, N * d);
-    ops->embedding_forward(x, model->embedding->data, pass->ids, sqrt((double)d), N, d);
+    real *x = embedding_forward(&model->embedding, pass);
     ops->dropout(x, NULL, x, pass_dropout(pass, RNG_EMBEDDING, 0, 0), pass_token_first(pass), N, d);
     if (model->config->model.attention == ATTENTION_ABSOLUTE) {
         real *positions = ARENA_ARRAY(pass->arena, real, T * d);
         ops->sinusoid(positions, T - 1, -1, pass_dropout(pass, RNG_POSITION, 0, 0), T, d);
-        ops->add_rows(x, T * d, positions, 0, pass->rows, T * d);
+        add_positions(pass, x, positions, d);
     }
     return x;
 }
@@ -115,7 +135,7 @@ struct model_loss model_loss(const struct model *model, const struct pass *pass)
     int64_t n = (model->layers + 1) * PASS_SUMS;
     double *sums = ARENA_ARRAY(pass->host, double, n);
     device->download(sums, pass->sums, (size_t)n * sizeof *sums);
-    struct model_loss loss = {.task = sums[SUM_TASK] / (double)pass->tokens_global};
+    struct model_loss loss = {.task = sums[SUM_TASK] / (model->head.classes ? 1 : (double)pass->tokens_global)};
     for (int64_t i = 0; pass->train && i < model->layers; ++i) {
         const struct moe *moe = &model->blocks[i].moe;
         const double *of_layer = sums + (i + 1) * PASS_SUMS;
@@ -133,7 +153,6 @@ void model_forward(struct model *model, struct pass *pass, struct routes *routes
                    int64_t memory_row, const int32_t *targets) {
     int64_t d = model->d_model, N = pass->tokens, length = memory ? memory->length : 0, S = length + pass->positions;
     size_t sums = (size_t)(model->layers + 1) * PASS_SUMS;
-    model->targets = targets;
     pass->ranks = model->world->size;
     pass->sums = ARENA_ARRAY(pass->arena, double, sums);
     device->set(pass->sums, 0, sums * sizeof *pass->sums);
@@ -153,14 +172,13 @@ void model_forward(struct model *model, struct pass *pass, struct routes *routes
     }
     log_place(pass->step, -1);
     model->hidden = ARENA_ARRAY(pass->arena, real, N * d);
-    model->logits = ARENA_ARRAY(pass->arena, real, N * model->V);
     ops->dropout(model->hidden, NULL, x, pass_dropout(pass, RNG_FINAL, 0, 0), pass_token_first(pass), N, d);
-    ops->linear_forward(model->logits, model->hidden, model->embedding->data, model->bias->data, N, model->V, d);
-    if (!targets) return;
-    model->lse = ARENA_ARRAY(pass->arena, real, N);
-    model->losses = ARENA_ARRAY(pass->arena, real, N);
-    ops->cross_entropy_forward(model->losses, model->lse, model->logits, targets, N, model->V);
-    ops->sum(pass_sum(pass, -1, SUM_TASK), model->losses, N);
+    if (model->head.classes) {
+        head_forward(&model->head, pass, model->hidden);
+        if (targets) head_loss(&model->head, pass, pass_upload(pass, targets, pass->rows), pass->shares);
+    } else if (targets) {
+        softmax_loss(&model->softmax, pass, model->hidden, targets);
+    }
 }
 
 /* Sums the gradients of parameters from .. to - 1 of the list, which all are final, over the ranks that hold the same
@@ -189,11 +207,12 @@ void model_backward(struct model *model, const struct pass *pass, bool reduce) {
     int from = model->params.count;
     struct arena_mark mark = arena_mark(pass->arena);
     real *dx = ARENA_ARRAY(pass->arena, real, N * d), *dout = ARENA_ARRAY(pass->arena, real, N * d);
-    ops->cross_entropy_backward(model->logits, model->logits, model->lse, model->targets,
-                                1 / (double)pass->tokens_global, N, model->V);
-    ops->linear_backward(dx, false, model->embedding->grad, model->bias->grad, model->logits, model->hidden,
-                         model->embedding->data, N, model->V, d);
-    ops->dropout(dx, NULL, dx, pass_dropout(pass, RNG_FINAL, 0, 0), pass_token_first(pass), N, d);
+    const real *dhidden = model->softmax.dhidden;
+    if (model->head.classes) {
+        head_backward(&model->head, pass, dx);
+        dhidden = dx;
+    }
+    ops->dropout(dx, NULL, dhidden, pass_dropout(pass, RNG_FINAL, 0, 0), pass_token_first(pass), N, d);
     for (int i = (int)model->layers - 1; i >= 0; --i) {
         real *swap = dout;
         dout = dx;
@@ -206,7 +225,7 @@ void model_backward(struct model *model, const struct pass *pass, bool reduce) {
     }
     log_place(pass->step, -1);
     ops->dropout(dx, NULL, dx, pass_dropout(pass, RNG_EMBEDDING, 0, 0), pass_token_first(pass), N, d);
-    ops->embedding_backward(model->embedding->grad, dx, pass->ids, sqrt((double)d), pass->arena, N, model->V, d);
+    embedding_backward(&model->embedding, pass, dx);
     if (reduce) {
         reduce_gradients(model, 0, from);
         device->await(QUEUE_COMPUTE, device->mark(QUEUE_REDUCE));
@@ -234,5 +253,8 @@ int64_t model_first_not_finite(const struct model *model, const struct pass *pas
     if (!ops->all_finite(model->embedded, n)) return -1;
     for (int64_t i = 0; i < model->layers; ++i)
         if (!ops->all_finite(model->blocks[i].out, n)) return i;
-    return ops->all_finite(model->logits, pass->tokens * model->V) ? model->layers + 1 : model->layers;
+    const struct head *head = &model->head;
+    bool finite = head->classes ? ops->all_finite(head->logits, pass->rows * head->classes)
+                                : ops->all_finite(model->softmax.losses, model->softmax.n_losses);
+    return finite ? model->layers + 1 : model->layers;
 }

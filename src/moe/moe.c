@@ -46,7 +46,7 @@ void moe_start(struct moe *moe) {
 
 void moe_after_step(struct moe *moe, int64_t step) {
     if (moe->mode != MOE_DISCRETE && moe->router.kind->after_step) moe->router.kind->after_step(&moe->router, step);
-    if (moe->mode != MOE_CONTINUOUS && moe->quantizer.kind->after_step)
+    if (moe->mode != MOE_CONTINUOUS && quantizer_moves(&moe->quantizer))
         moe->quantizer.kind->after_step(&moe->quantizer, step);
 }
 

@@ -61,7 +61,8 @@ real *quantizer_normalize(const struct pass *pass, real **norms, const real *in,
 
 static void choose(struct quantizer *q, const struct pass *pass, struct routes *routes, const real *x, int64_t N) {
     struct arena_mark mark = arena_mark(pass->arena);
-    bool collects = pass->train && q->kind->collect, wanted = (routes && routes->replay) || collects;
+    bool collects = pass->train && q->kind->collect && quantizer_moves(q),
+         wanted = (routes && routes->replay) || collects;
     real *scores = wanted ? ARENA_ARRAY(pass->arena, real, N * q->M) : NULL;
     ops->nearest_code(q->codes, scores, q->key_z, q->key_v, pass->arena, N, q->M, q->width);
     routes_apply(routes, ROUTE_CODES, q->layer, q->codes, scores, N, 1, q->M);
@@ -89,6 +90,8 @@ real *quantizer_forward(struct quantizer *q, const struct pass *pass, struct rou
     if (pass->train) ops->code_error(pass_sum(pass, q->layer, SUM_VQ), q->z, q->v, q->codes, N, q->width);
     return q->kind->lift ? q->kind->lift(q, pass, zq, N) : zq;
 }
+
+bool quantizer_moves(const struct quantizer *q) { return q->kind->after_step && q->alpha > 0; }
 
 double quantizer_loss(const struct quantizer *q, const struct pass *pass, double sum) {
     return (q->kind->codes_lose + q->beta) * sum / (double)(pass->tokens_global * q->width);

@@ -72,6 +72,9 @@ void quantizer_add_codes(struct quantizer *quantizer, struct params *params, con
 real *quantizer_normalize(const struct pass *pass, real **norms, const real *in, int64_t N, int64_t D);
 extern const double quantizer_norm_floor;
 
+/* Codes move by a rule of their kind after each step: not with alpha 0, which freezes those of every kind. */
+bool quantizer_moves(const struct quantizer *quantizer);
+
 /* What L_vq is, this rank's part and before alpha, from SUM_VQ. */
 double quantizer_loss(const struct quantizer *quantizer, const struct pass *pass, double sum);
 

@@ -15,14 +15,16 @@ struct attention {
 
     /* Kept for the backward, in the pass's arena. */
     const real *in, *context, *sinusoids;
-    real *q, *k, *v, *r, *lse, *mixed;
+    const real *q, *k, *v, *packed; /* packed: mixed without padding */
+    real *r, *lse, *mixed;
     int64_t S;
 };
 
 void attention_init(struct attention *attention, struct params *params, int layer, int64_t d_model, int64_t heads,
                     int64_t d_head, struct param *bias_w, struct param *bias_r);
-/* out [B, T, d] from in [B, T, d] (queries) and context [B, S, d] (keys and values: memory, then in itself). sinusoids
- * [S, d], the farthest distance first; NULL where absolute. All inputs live until the backward; out is in the arena. */
+/* out [B, T, d] from in [B, T, d] (queries) and context [B, S, d] (keys and values: memory, then in itself), or of
+ * ragged rows all three [N, d]; S is T then. sinusoids [S, d], the farthest distance first; NULL where absolute. All
+ * inputs live until the backward; out is in the arena. */
 real *attention_forward(struct attention *attention, const struct pass *pass, const real *in, const real *context,
                         const real *sinusoids, int64_t S);
 /* din [B, T, d] overwritten: from the queries. dcontext [B, wanted, d] ADDS: the last `wanted` positions of each row (T

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/block.h"
 #include "base/device.h"
 #include "base/hash.h"
 #include "base/log.h"
@@ -24,8 +25,16 @@ struct param *params_add(struct params *params, int layer, const char *name, enu
     memcpy(param->shape, shape, (size_t)rank * sizeof *shape);
     param->placement = placement;
     param->initial = initial;
-    param->first = placement == PLACE_EXPERT ? params->experts_first : 0;
-    param->count = placement == PLACE_EXPERT ? params->experts_count : shape[0];
+    param->first = 0;
+    param->count = shape[0];
+    if (placement == PLACE_EXPERT) {
+        param->first = params->experts_first;
+        param->count = params->experts_count;
+    } else if (placement == PLACE_VOCABULARY) {
+        CHECK(params->ranks > 0);
+        param->first = block_first(shape[0], params->ranks, params->rank);
+        param->count = block_count(shape[0], params->ranks, params->rank);
+    }
     param->size = param->count;
     for (int i = 1; i < rank; ++i) param->size *= shape[i];
     return param;
@@ -38,9 +47,10 @@ static real *vector_of(int64_t n) {
     if (!vector) {
         size_t left, all;
         device->memory(&left, &all);
-        FATAL("out of %s memory: %lld parameters here need %zu MiB in each of four vectors (values, gradients, Adam's "
-              "two moments), %zu of %zu MiB are free: use more ranks, or lower model.d_inner or moe.experts",
-              device->name, (long long)n, bytes_of(n) >> 20, left >> 20, all >> 20);
+        FATAL(
+            "out of %s memory: %lld parameters here need %zu MiB in each of four vectors (values, gradients, Adam's "
+            "two moments), %zu of %zu MiB are free: use more ranks, or parallel.vocabulary, or lower model.d_inner or moe.experts",
+            device->name, (long long)n, bytes_of(n) >> 20, left >> 20, all >> 20);
     }
     device->set(vector, 0, bytes_of(n));
     return vector;
@@ -60,14 +70,15 @@ void params_allocate(struct params *params, int with_moments) {
             params->total += (param->size + PARAM_ALIGN - 1) / PARAM_ALIGN * PARAM_ALIGN;
         }
         if (placement == PLACE_REPLICATED) params->replicated = params->total;
-        if (placement == PLACE_EXPERT) params->trained = params->total;
+        if (placement == PLACE_EXPERT) params->with_experts = params->total;
+        if (placement == PLACE_VOCABULARY) params->trained = params->total;
     }
     params->data = vector_of(params->total);
     if (with_moments) {
         params->grad = vector_of(params->trained);
         params->m = vector_of(params->trained);
         params->v = vector_of(params->trained);
-        params->update = device_zeros(4 * sizeof *params->update, "the optimizer");
+        params->update = device_zeros(UPDATE * sizeof *params->update, "the optimizer");
     }
     for (int i = 0; i < params->count; ++i) {
         struct param *param = params->list[i];
@@ -76,16 +87,23 @@ void params_allocate(struct params *params, int with_moments) {
     }
 }
 
-void params_initialise(struct params *params, uint64_t seed) {
-    for (int i = 0; i < params->count; ++i) {
-        struct param *p = params->list[i];
-        int64_t row = p->count ? p->size / p->count : 0;
-        real *values = malloc(bytes_of(p->size));
-        if (!values) FATAL("out of memory");
-        initial_fill(values, &p->initial, seed, p->name, p->first * row, p->size, p->shape[0]);
-        device->upload(p->data, values, (size_t)p->size * sizeof *values);
-        free(values);
+/* In pieces: a second copy of a large table would be a rank's peak of memory. */
+static void initialise(struct param *p, uint64_t seed) {
+    enum { PIECE = 1 << 20 };
+    int64_t row = p->count ? p->size / p->count : 0, piece = p->size;
+    if (p->initial.kind != INITIAL_ORTHOGONAL && piece > PIECE) piece = PIECE;
+    real *values = malloc(bytes_of(piece));
+    if (!values) FATAL("out of memory");
+    for (int64_t at = 0; at < p->size; at += piece) {
+        int64_t n = p->size - at < piece ? p->size - at : piece;
+        initial_fill(values, &p->initial, seed, p->name, p->first * row + at, n, p->shape[0]);
+        device->upload(p->data + at, values, (size_t)n * sizeof *values);
     }
+    free(values);
+}
+
+void params_initialise(struct params *params, uint64_t seed) {
+    for (int i = 0; i < params->count; ++i) initialise(params->list[i], seed);
 }
 
 int64_t params_global_size(const struct params *params) {
@@ -119,6 +137,6 @@ void params_free(struct params *params) {
     vector_free(params->grad, params->trained);
     vector_free(params->m, params->trained);
     vector_free(params->v, params->trained);
-    if (params->update) device->release(params->update, 4 * sizeof *params->update);
+    if (params->update) device->release(params->update, UPDATE * sizeof *params->update);
     *params = (struct params){0};
 }

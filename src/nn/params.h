@@ -2,7 +2,8 @@
  * optimizer, checkpoint and `inspect` walk it; there is no second list.
  *
  * Values, gradients and both moments are four vectors of the same layout: replicated parameters first, then those
- * sharded over experts, so that what is reduced over all ranks is one range. State comes last and has values alone.
+ * sharded over experts, then those over the vocabulary, so that what is reduced over the same ranks is one range. State
+ * comes last and has values alone.
  * Each begins at a multiple of 64 elements, for vector access; what lies between is 0 and stays 0. */
 #ifndef VQMOE_PARAMS_H
 #define VQMOE_PARAMS_H
@@ -15,7 +16,9 @@
 enum placement {
     PLACE_REPLICATED, /* every rank holds it; gradients are summed over all ranks */
     PLACE_EXPERT,     /* axis 0 is experts: a rank holds its block of them */
+    PLACE_VOCABULARY, /* axis 0 is cut over the world: each row is held by one rank, and its gradient is whole there */
     PLACE_STATE,      /* every rank holds it and changes it alike, if at all; no gradient, no moments */
+    PLACEMENTS
 };
 
 /* Initial values, a function of (seed, name, global index) alone. */
@@ -42,14 +45,18 @@ struct param {
     bool still;           /* the optimizer leaves it alone (a stage of training that is over) */
 };
 
+/* Numbers of an update: squares of the gradient (replicated, experts, vocabulary), scale, norm. */
+enum { UPDATE_SQUARES, UPDATE_SCALE = 3, UPDATE_NORM, UPDATE };
+
 struct params {
     struct param **list; /* [count], in order of creation */
     int count;
     int64_t experts_first, experts_count; /* this rank's block */
-    int64_t replicated, trained, total;   /* lengths: replicated, then experts up to trained, then state */
-    real *data;                           /* [total], device memory, as what follows */
-    real *grad, *m, *v;                   /* [trained] each; Adam's moments m and v start at 0 */
-    double *update;                       /* [4] the optimizer's: squares of the gradient (2), scale, norm */
+    int64_t rank, ranks;                  /* of the world, for what is cut over it; ranks 0: nothing may be */
+    int64_t replicated, with_experts, trained, total; /* ends: replicated, experts, vocabulary, state */
+    real *data;                                       /* [total], device memory, as what follows */
+    real *grad, *m, *v;                               /* [trained] each; Adam's moments m and v start at 0 */
+    double *update;                                   /* [UPDATE] device memory, the optimizer's */
 };
 
 /* Before params_allocate. layer < 0: the name as it is, else "layer.LAYER.NAME". The table owns the result. */

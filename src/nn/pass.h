@@ -18,13 +18,16 @@ struct pass {
     uint64_t seed;
     int64_t step;            /* number of this update; outside of training: updates done */
     int64_t rows, row_first; /* batch rows of this rank, global number of the first */
-    int64_t positions;       /* T of this segment */
-    int64_t tokens;          /* rows * positions */
+    int64_t positions;       /* T of this segment; of ragged rows the longest of the micro-batch */
+    int64_t tokens;          /* rows * positions; of ragged rows those that are there */
     int64_t tokens_micro;    /* the same over all ranks: one micro-batch */
     int64_t ranks;           /* that share a micro-batch */
     int64_t tokens_global;   /* over all ranks and micro-batches: what means divide by */
     double dropout, attention_dropout;
-    const int32_t *ids; /* [tokens] the symbols, device memory; they live until the backward */
+    const int32_t *ids;          /* [tokens] the symbols, device memory; they live until the backward, as on the host */
+    const int32_t *ids_host;     /* [tokens] */
+    const real *shares;          /* [rows] of a classifier's losses in their mean (nn/head.h), device memory */
+    const struct ragged *ragged; /* rows of different lengths (nn/ragged.h); NULL: all have T tokens */
 };
 
 /* The memory of passes that follow one another. Zeroed is empty. */
@@ -61,7 +64,12 @@ static inline double pass_share(const struct pass *pass) {
 }
 
 /* g of this rank's first token. */
-static inline int64_t pass_token_first(const struct pass *pass) { return pass->row_first * pass->positions; }
+int64_t pass_token_first(const struct pass *pass);
+
+/* Rows of what stands for S positions of each batch row: memory and segment. */
+static inline int64_t pass_keys(const struct pass *pass, int64_t S) {
+    return pass->ragged ? pass->tokens : pass->rows * S;
+}
 
 static inline struct dropout pass_dropout(const struct pass *pass, enum rng_site site, int layer, int lane) {
     double p = site == RNG_ATTENTION ? pass->attention_dropout : pass->dropout;

@@ -22,6 +22,7 @@ static int64_t row_elements(const struct param *p) {
 }
 
 static struct turns turns_of(const struct comm *holders, int64_t elements) {
+    if (!holders) return (struct turns){0, 0, elements};
     return (struct turns){0, elements * holders->rank / holders->size, elements * (holders->rank + 1) / holders->size};
 }
 
@@ -45,31 +46,34 @@ static void put_rows(struct snapshot *snapshot, const char *name, const struct p
     if (count) device->download(place, at + first * row, (size_t)(count * row) * sizeof *at);
 }
 
-/* All ranks of the world hold it alike; of experts those that hold the same ones. */
-static const struct comm *holders_of(const struct model *model, const struct param *p) {
-    return p->placement == PLACE_EXPERT ? model->replicas : model->world;
+/* All ranks of the world hold it alike; of experts those that hold the same ones; NULL: this rank's rows are its own
+ * alone. */
+static const struct comm *holders_of(const struct model *model, enum placement placement) {
+    if (placement == PLACE_VOCABULARY) return NULL;
+    return placement == PLACE_EXPERT ? model->replicas : model->world;
 }
 
 void checkpoint_put_array(struct snapshot *snapshot, const char *name, const struct model *model, const struct param *p,
                           const real *at) {
-    struct turns turns = turns_of(holders_of(model, p), p->size);
+    struct turns turns = turns_of(holders_of(model, p->placement), p->size);
     put_rows(snapshot, name, p, at, &turns);
 }
 
 void checkpoint_put_arrays(struct snapshot *snapshot, const char *group, const struct model *model, bool state,
                            const real *vector) {
     const struct params *params = &model->params;
-    int64_t elements[2] = {0}; /* all ranks', then experts */
+    int64_t elements[PLACEMENTS] = {0};
+    struct turns turns[PLACEMENTS];
     for (int i = 0; i < params->count; ++i)
         if ((params->list[i]->placement == PLACE_STATE) == state)
-            elements[params->list[i]->placement == PLACE_EXPERT] += params->list[i]->size;
-    struct turns turns[] = {turns_of(model->world, elements[0]), turns_of(model->replicas, elements[1])};
+            elements[params->list[i]->placement] += params->list[i]->size;
+    for (int i = 0; i < PLACEMENTS; ++i) turns[i] = turns_of(holders_of(model, (enum placement)i), elements[i]);
     for (int i = 0; i < params->count; ++i) {
         const struct param *p = params->list[i];
         char name[H5_MAX_NAME];
         if ((p->placement == PLACE_STATE) != state) continue;
         snprintf(name, sizeof name, "%s/%s", group, p->name);
-        put_rows(snapshot, name, p, vector + p->offset, &turns[p->placement == PLACE_EXPERT]);
+        put_rows(snapshot, name, p, vector + p->offset, &turns[p->placement]);
     }
 }
 
@@ -155,6 +159,29 @@ enum status checkpoint_read_memory(struct archive *archive, const char *group, s
     return status;
 }
 
+/* ---- The cursor of shuffled sentences: what is left of each row's, [B, 2] ---- */
+
+static void put_cursor(struct snapshot *snapshot, const struct step *step, const struct progress *progress) {
+    int64_t shape[] = {step->model->config->train.batch, 2}, mine = step->model->world->rank ? 0 : shape[0];
+    if (!progress->rest) return;
+    int64_t *rest = snapshot_put(snapshot, "/cursor", H5T_INT64, 2, shape, 0, mine);
+    for (int64_t b = 0; b < mine; ++b) {
+        rest[2 * b] = progress->rest[b].from;
+        rest[2 * b + 1] = progress->rest[b].count;
+    }
+}
+
+static enum status read_cursor(struct archive *archive, const struct step *step, struct progress *progress) {
+    int64_t shape[] = {step->model->config->train.batch, 2};
+    if (!progress->rest) return STATUS_OK;
+    int64_t *rest = malloc((size_t)(shape[0] * 2) * sizeof *rest);
+    if (!rest) FATAL("out of memory");
+    enum status status = archive_read(archive, "/cursor", H5T_INT64, 2, shape, 0, shape[0], rest);
+    for (int64_t b = 0; b < shape[0] && !status; ++b) progress->rest[b] = (struct rest){rest[2 * b], rest[2 * b + 1]};
+    free(rest);
+    return status;
+}
+
 /* ---- Writing ---- */
 
 static void put_attributes(struct snapshot *snapshot, const struct step *step, const struct progress *progress) {
@@ -191,24 +218,44 @@ static void put_vocabulary(struct snapshot *snapshot, const struct vocabulary *v
     }
 }
 
+/* Names, each ended by a line feed; NULL: a language model has none. The caller frees it. */
+static char *join_classes(const struct legend *legend) {
+    char *text = NULL;
+    size_t length = 0;
+    if (!legend->n_classes) return NULL;
+    FILE *out = open_memstream(&text, &length);
+    if (!out) FATAL("out of memory");
+    for (int64_t c = 0; c < legend->n_classes; ++c) fprintf(out, "%s\n", legend->classes[c]);
+    fclose(out);
+    return text;
+}
+
+static void put_classes(struct snapshot *snapshot, const struct legend *legend) {
+    char *text = join_classes(legend);
+    if (text) snapshot_put_text(snapshot, "classes", text);
+    free(text);
+}
+
 void checkpoint_snapshot(struct snapshot *snapshot, struct step *step, struct diagnostics *diagnostics,
-                         const struct text *text, const struct progress *progress) {
+                         const struct legend *legend, const struct progress *progress) {
     const struct model *model = step->model;
     const struct params *params = &model->params;
     put_attributes(snapshot, step, progress);
-    put_vocabulary(snapshot, &text->vocabulary, model->world->rank == 0);
+    put_vocabulary(snapshot, legend->vocabulary, model->world->rank == 0);
+    put_classes(snapshot, legend);
     checkpoint_put_arrays(snapshot, "/parameters", model, false, params->data);
     checkpoint_put_arrays(snapshot, "/state", model, true, params->data);
     checkpoint_put_arrays(snapshot, "/moments/first", model, false, params->m);
     checkpoint_put_arrays(snapshot, "/moments/second", model, false, params->v);
+    put_cursor(snapshot, step, progress);
     diagnostics_save(diagnostics, snapshot);
     checkpoint_put_memory(snapshot, "/memory", step);
 }
 
 enum status checkpoint_write(const char *path, struct step *step, struct diagnostics *diagnostics,
-                             const struct text *text, const struct progress *progress) {
+                             const struct legend *legend, const struct progress *progress) {
     struct snapshot *snapshot = snapshot_new(step->model->world);
-    checkpoint_snapshot(snapshot, step, diagnostics, text, progress);
+    checkpoint_snapshot(snapshot, step, diagnostics, legend, progress);
     enum status status = snapshot_write(snapshot, path);
     snapshot_free(snapshot);
     return status;
@@ -241,7 +288,7 @@ static enum status read_words(struct archive *archive, const struct h5_array *fo
     return status;
 }
 
-enum status checkpoint_read_vocabulary(struct archive *archive, struct vocabulary *vocabulary) {
+enum status checkpoint_vocabulary_of(struct archive *archive, struct vocabulary *vocabulary) {
     const struct h5_array *found = archive_find(archive, "/vocabulary"), *words = archive_find(archive, "/words");
     const char *path = archive_path(archive);
     int64_t values[256], last = -1;
@@ -262,16 +309,26 @@ enum status checkpoint_read_vocabulary(struct archive *archive, struct vocabular
     return STATUS_OK;
 }
 
-static enum status check_vocabulary(struct archive *archive, const struct text *text) {
-    const struct vocabulary *ours = &text->vocabulary;
+static enum status check_vocabulary(struct archive *archive, const struct vocabulary *ours) {
     struct vocabulary theirs = {0};
-    enum status status = checkpoint_read_vocabulary(archive, &theirs);
+    enum status status = checkpoint_vocabulary_of(archive, &theirs);
     if (!status && !vocabulary_same(&theirs, ours))
-        status = status_fail(STATUS_CHECKPOINT, "%s: /%s: expected the %lld %s of %s, found %lld %s, or others",
+        status = status_fail(STATUS_CHECKPOINT, "%s: /%s: expected the %lld %s of the data, found %lld %s, or others",
                              archive_path(archive), theirs.bytes ? "vocabulary" : "words", (long long)ours->size,
-                             ours->bytes ? "bytes" : "words", text->splits[SPLIT_TRAIN].path, (long long)theirs.size,
-                             theirs.bytes ? "bytes" : "words");
+                             ours->bytes ? "bytes" : "words", (long long)theirs.size, theirs.bytes ? "bytes" : "words");
     vocabulary_free(&theirs);
+    return status;
+}
+
+static enum status check_classes(struct archive *archive, const struct legend *legend) {
+    char *ours = join_classes(legend);
+    const char *theirs;
+    if (!ours) return STATUS_OK;
+    enum status status = archive_read_text(archive, "classes", &theirs);
+    if (!status && strcmp(ours, theirs))
+        status = status_fail(STATUS_CHECKPOINT, "%s: classes: expected the %lld of the training data, found others",
+                             archive_path(archive), (long long)legend->n_classes);
+    free(ours);
     return status;
 }
 
@@ -297,12 +354,14 @@ static enum status read_progress(struct archive *archive, struct progress *progr
 }
 
 static enum status resume(struct archive *archive, struct step *step, struct diagnostics *diagnostics,
-                          const struct text *text, struct progress *progress) {
+                          const struct legend *legend, struct progress *progress) {
     struct params *params = &step->model->params;
     TRY(checkpoint_check_version(archive));
-    TRY(check_vocabulary(archive, text));
+    TRY(check_vocabulary(archive, legend->vocabulary));
+    TRY(check_classes(archive, legend));
     TRY(check_configuration(archive, step->model->config)); /* says more than a missing array would */
     TRY(read_progress(archive, progress));
+    TRY(read_cursor(archive, step, progress));
     TRY(checkpoint_read_arrays(archive, "/parameters", params, false, params->data));
     TRY(checkpoint_read_arrays(archive, "/state", params, true, params->data));
     TRY(checkpoint_read_arrays(archive, "/moments/first", params, false, params->m));
@@ -312,10 +371,10 @@ static enum status resume(struct archive *archive, struct step *step, struct dia
 }
 
 enum status checkpoint_resume(const char *path, struct step *step, struct diagnostics *diagnostics,
-                              const struct text *text, struct progress *progress) {
+                              const struct legend *legend, struct progress *progress) {
     struct archive *archive;
     TRY(archive_open(&archive, path, step->model->world));
-    enum status status = resume(archive, step, diagnostics, text, progress);
+    enum status status = resume(archive, step, diagnostics, legend, progress);
     archive_close(archive);
     return comm_agree(step->model->world, status);
 }
@@ -325,11 +384,11 @@ static enum status read_config(struct archive *archive, struct config *config, c
     const char *json;
     TRY(checkpoint_check_version(archive));
     TRY(archive_read_int(archive, "step", step));
-    TRY(checkpoint_read_vocabulary(archive, vocabulary));
+    TRY(checkpoint_vocabulary_of(archive, vocabulary));
     TRY(archive_read_text(archive, "configuration", &json));
     /* How the writer was laid out is nothing to the reader. */
-    const char *own[] = {"parallel.expert=auto", "parallel.threads=auto", "parallel.comm=auto",
-                         "parallel.share_gpus=false", "device=auto"};
+    const char *own[] = {"parallel.expert=auto",      "parallel.threads=auto",     "parallel.comm=auto",
+                         "parallel.share_gpus=false", "parallel.vocabulary=false", "device=auto"};
     enum { OWN = sizeof own / sizeof *own };
     const char **all = malloc((size_t)(OWN + n_overrides) * sizeof *all);
     if (!all) FATAL("out of memory");
@@ -348,6 +407,49 @@ enum status checkpoint_read_config(const char *path, struct comm *world, struct 
     enum status status = read_config(archive, config, overrides, n_overrides, vocabulary, step);
     archive_close(archive);
     return comm_agree(world, status);
+}
+
+enum status checkpoint_read_vocabulary(const char *path, struct comm *world, struct vocabulary *vocabulary) {
+    struct archive *archive;
+    *vocabulary = (struct vocabulary){0};
+    TRY(archive_open(&archive, path, world));
+    enum status status = checkpoint_check_version(archive);
+    if (!status) status = checkpoint_vocabulary_of(archive, vocabulary);
+    archive_close(archive);
+    return comm_agree(world, status);
+}
+
+/* A copy, the caller's. */
+static enum status read_text(const char *path, struct comm *world, const char *name, char **text) {
+    struct archive *archive;
+    const char *found;
+    *text = NULL;
+    TRY(archive_open(&archive, path, world));
+    enum status status = checkpoint_check_version(archive);
+    if (!status) status = archive_read_text(archive, name, &found);
+    if (!status && !(*text = strdup(found))) FATAL("out of memory");
+    archive_close(archive);
+    return comm_agree(world, status);
+}
+
+enum status checkpoint_read_json(const char *path, struct comm *world, char **json) {
+    return read_text(path, world, "configuration", json);
+}
+
+enum status checkpoint_read_classes(const char *path, struct comm *world, char **names, char ***classes,
+                                    int64_t *n_classes) {
+    TRY(read_text(path, world, "classes", names));
+    *n_classes = 0;
+    for (char *at = *names; (at = strchr(at, '\n')); ++at) ++*n_classes;
+    *classes = malloc((size_t)(*n_classes + 1) * sizeof **classes);
+    if (!*classes) FATAL("out of memory");
+    char *at = *names;
+    for (int64_t c = 0; c < *n_classes; ++c, ++at) {
+        (*classes)[c] = at;
+        at = strchr(at, '\n');
+        *at = '\0';
+    }
+    return STATUS_OK;
 }
 
 enum status checkpoint_read_parameters(const char *path, struct model *model) {

@@ -9,6 +9,6 @@ enum status checkpoint_check_version(struct archive *archive);
 /* The rows of p held here, to `at`. */
 enum status checkpoint_read_array(struct archive *archive, const char *name, const struct param *p, real *at);
 /* The caller's. */
-enum status checkpoint_read_vocabulary(struct archive *archive, struct vocabulary *vocabulary);
+enum status checkpoint_vocabulary_of(struct archive *archive, struct vocabulary *vocabulary);
 
 #endif

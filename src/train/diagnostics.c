@@ -253,6 +253,7 @@ void diagnostics_look(struct diagnostics *d, struct pass_memory *arenas, int64_t
                         .tokens = rows * T,
                         .tokens_micro = d->tokens,
                         .tokens_global = d->tokens};
+    pass.ids_host = ids;
     pass.ids = pass_upload(&pass, ids, pass.tokens);
     model_forward(model, &pass, NULL, NULL, 0, NULL);
     device_finish_all(); /* the choices are there to see */

@@ -44,9 +44,9 @@ enum status evaluate(struct evaluation *result, struct model *model, const struc
                             .tokens_micro = streams.rows * T,
                             .tokens_global = 1};
         pass_memory_reset(arenas);
+        pass.ids_host = tokens;
         pass.ids = pass_upload(&pass, tokens, pass.tokens);
-        model_forward(model, &pass, NULL, memory.capacity ? &memory : NULL, 0,
-                      pass_upload(&pass, targets, pass.tokens));
+        model_forward(model, &pass, NULL, memory.capacity ? &memory : NULL, 0, targets);
         sum += model_loss(model, &pass).task;
         memory_advance(&memory, T);
         scored += streams.rows * T;

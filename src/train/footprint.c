@@ -1,5 +1,7 @@
 #include "train/footprint.h"
 
+#include <math.h>
+
 /* Reals a token of one path keeps from its forward until its backward: rows sorted, hidden, out; between ranks also
  * those that came and those that returned. Slots: choices per token. order, place and the token numbers are int64. */
 static double path_reals(const struct config *config, double slots, bool alone) {
@@ -35,6 +37,18 @@ static double layer_reals(const struct model *model, bool alone) {
     return reals + ffn_reals(model);
 }
 
+/* The most that one turn of the softmax takes at once, in the cluster that takes the most; of a tail every token of the
+ * turn, which is the worst case. */
+static double turn_reals(const struct model *model, double tokens) {
+    const struct softmax *softmax = &model->softmax;
+    double d = (double)model->d_model, ranks = (double)(model->owners ? model->owners->size : 1), most = 0;
+    double share = fmax(floor((double)softmax->room / ranks), 1), turns = fmax(ceil(tokens / share), 1);
+    double n = ranks * ceil(tokens / turns), shared = ranks > 1 ? 2 * n * (d + ranks) : 0;
+    for (int c = 0; c < softmax->clusters.count; ++c)
+        most = fmax(most, n * ((double)softmax->weight[c]->count + 4 + (c ? 2 * d + 1 : 0)));
+    return most + shared;
+}
+
 /* The most that is taken at once in the backward of a block: in the MoE half, or in attention (with scores per thread
  * left out: small). */
 static double backward_reals(const struct model *model, bool alone) {
@@ -60,11 +74,11 @@ struct footprint footprint_of(const struct step *step) {
     for (int64_t j = 0; j < step->accumulate; ++j)
         if (step->micro[j].rows > rows) rows = step->micro[j].rows;
     double tokens = (double)(rows * config->model.segment), d = (double)model->d_model;
-    double per_token = (double)model->layers * layer_reals(model, alone) + backward_reals(model, alone) + 2 * d +
-                       (double)model->V + 2 * d;
+    double per_token = (double)model->layers * layer_reals(model, alone) + 3 * d + 3, /* x, hidden, dhidden */
+        backward = tokens * (backward_reals(model, alone) + 2 * d), turn = turn_reals(model, tokens);
     return (struct footprint){
         .parameters = 4.0 * sizeof(real) * (double)model->params.total,
-        .activations = sizeof(real) * tokens * per_token,
+        .activations = sizeof(real) * (tokens * per_token + fmax(backward, turn)),
         .memory = (double)((size_t)(m->layers * m->rows * m->capacity * m->d_model) * sizeof(real)),
     };
 }

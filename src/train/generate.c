@@ -1,6 +1,5 @@
 #include "train/generate.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,57 +19,62 @@ static const real *logits_after(struct model *model, const struct generation *g,
                         .tokens_micro = T,
                         .tokens_global = 1};
     pass_memory_reset(arenas);
+    pass.ids_host = tokens;
     pass.ids = pass_upload(&pass, tokens, pass.tokens);
     model_forward(model, &pass, NULL, memory, 0, NULL);
     if (memory) memory_advance(memory, T);
-    if (!rows) return NULL;
-    real *logits = ARENA_ARRAY(pass.host, real, model->V);
-    device->download(logits, model->logits + (T - 1) * model->V, (size_t)model->V * sizeof *logits);
-    return logits;
+    real *logits = ARENA_ARRAY(pass.host, real, rows * model->V);
+    softmax_scores(&model->softmax, &pass, logits, model->hidden + rows * (T - 1) * model->d_model, rows);
+    return rows ? logits : NULL;
 }
 
-static int32_t sample(const real *logits, int64_t V, const struct generation *g, int64_t position) {
-    int32_t best = 0;
-    for (int32_t i = 1; i < V; ++i)
-        if (logits[i] > logits[best]) best = i;
-    if (g->temperature <= 0) return best;
-    uint32_t words[4];
-    rng_words(words, rng_place(g->seed, position, RNG_SAMPLE, 0, 0), 0, 0);
-    double sum = 0, at;
-    for (int64_t i = 0; i < V; ++i) sum += exp((double)(logits[i] - logits[best]) / g->temperature);
-    at = rng_uniform(words[0]) * sum;
-    for (int32_t i = 0; i < V; ++i)
-        if ((at -= exp((double)(logits[i] - logits[best]) / g->temperature)) < 0) return i;
-    return best;
+/* The symbol of the next piece of a prompt (a byte, a word, a line's end); its length in *length, 0 at the end. */
+static int32_t next_symbol(const struct vocabulary *v, const char *text, int64_t *length) {
+    if (v->bytes) {
+        *length = *text != '\0';
+        return vocabulary_find(v, text, 1);
+    }
+    *length = *text == '\n' ? 1 : (int64_t)strcspn(text, " \t\n");
+    if (*text == '\n') return v->end;
+    int32_t symbol = vocabulary_find(v, text, *length);
+    return symbol < 0 ? v->unknown : symbol;
 }
-
-static const char *const white = " \t\n\v\f\r"; /* what stands between words */
 
 static int64_t encode(const struct model *model, const struct generation *g, int32_t *tokens) {
-    int64_t count = 0, left = 0;
-    bool bytes = g->vocabulary->bytes;
-    for (const char *c = g->prompt; *c;) {
-        size_t length = bytes ? 1 : strcspn(c, white);
-        int32_t symbol = vocabulary_find(g->vocabulary, c, (int64_t)length);
-        if (symbol < 0 && length) symbol = g->vocabulary->unknown;
-        if (symbol >= 0) tokens[count++] = symbol;
-        left += symbol < 0 && length;
-        c += length;
-        if (!bytes) c += strspn(c, white);
+    const struct vocabulary *v = g->vocabulary;
+    int64_t count = 0, left = 0, length;
+    for (const char *at = g->prompt;; at += length) {
+        if (!v->bytes) at += strspn(at, " \t");
+        int32_t symbol = next_symbol(v, at, &length);
+        if (!length) break;
+        if (symbol >= 0)
+            tokens[count++] = symbol;
+        else
+            ++left;
     }
     if (left && model->world->rank == 0)
-        log_warning("prompt: %lld %s are not in the model's %s and were left out", (long long)left,
-                    bytes ? "bytes" : "words", bytes ? "alphabet" : "vocabulary");
-    if (!count) tokens[count++] = 0;
+        log_warning("prompt: %lld %s are not in the model's vocabulary and were left out", (long long)left,
+                    v->bytes ? "bytes" : "words");
+    if (!count) tokens[count++] = v->bytes || v->end < 0 ? 0 : v->end;
     return count;
 }
 
-static void write_symbol(const struct vocabulary *vocabulary, int32_t symbol, FILE *out) {
+static void print(const struct vocabulary *v, int32_t symbol, FILE *out) {
     int64_t length;
-    const char *text = vocabulary_symbol(vocabulary, symbol, &length);
-    if (!vocabulary->bytes) fputc(symbol == vocabulary->end ? '\n' : ' ', out);
-    if (vocabulary->bytes || symbol != vocabulary->end) fwrite(text, 1, (size_t)length, out);
+    const char *text = vocabulary_symbol(v, symbol, &length);
+    if (!v->bytes && symbol == v->end)
+        fputc('\n', out);
+    else
+        fwrite(text, 1, (size_t)length, out);
+    if (!v->bytes && symbol != v->end) fputc(' ', out);
     fflush(out);
+}
+
+/* Of stream 0. */
+static double draw(const struct generation *g, int64_t position) {
+    uint32_t words[4];
+    rng_words(words, rng_place(g->seed, position, RNG_SAMPLE, 0, 0), 0, 0);
+    return rng_uniform(words[0]);
 }
 
 double generate(struct model *model, const struct generation *g, struct pass_memory *arenas, FILE *out) {
@@ -81,7 +85,7 @@ double generate(struct model *model, const struct generation *g, struct pass_mem
     int64_t count = encode(model, g, tokens), fed = 0, end = count + g->tokens;
     struct memory memory;
     memory_init(&memory, model->layers, model->world->rank == 0, relative ? capacity : 0, model->d_model);
-    if (model->world->rank == 0) fputs(g->prompt, out);
+    if (model->world->rank == 0) fprintf(out, "%s%s", g->prompt, g->vocabulary->bytes || !*g->prompt ? "" : " ");
     double from = clock_seconds();
     for (; count < end; ++count) {
         const real *logits = NULL;
@@ -92,8 +96,8 @@ double generate(struct model *model, const struct generation *g, struct pass_mem
             fed += T;
         } while (fed < count);
         if (model->world->rank == 0) {
-            tokens[count] = sample(logits, model->V, g, count);
-            write_symbol(g->vocabulary, tokens[count], out);
+            tokens[count] = sample(&g->sampling, logits, model->V, draw(g, count));
+            print(g->vocabulary, tokens[count], out);
         }
         comm_broadcast(model->world, &tokens[count], sizeof *tokens, 0);
     }

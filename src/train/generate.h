@@ -1,4 +1,4 @@
-/* Text from a model. */
+/* Text from a language model. */
 #ifndef VQMOE_GENERATE_H
 #define VQMOE_GENERATE_H
 
@@ -6,12 +6,14 @@
 
 #include "data/vocabulary.h"
 #include "model/model.h"
+#include "train/sampling.h"
 
 struct generation {
     const struct vocabulary *vocabulary;
-    const char *prompt; /* bytes, or words between spaces; those that are no symbols are left out, with a warning */
+    const char *prompt; /* words: those the model does not know become its `<unk>`; a line feed ends a sentence. What
+                           has no symbol at all is left out, with a warning */
     int64_t tokens;     /* to generate */
-    double temperature; /* 0: the most probable symbol */
+    struct sampling sampling;
     uint64_t seed;
     int64_t step; /* updates that the model has seen */
 };

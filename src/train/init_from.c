@@ -14,7 +14,7 @@ static const enum h5_type real_type = sizeof(real) == sizeof(double) ? H5T_FLOAT
 struct symbols {
     bool same;
     int64_t V;        /* of the file */
-    int32_t *becomes; /* [V] our symbol, -1: we have none; NULL where they are the same */
+    int32_t *becomes; /* [V] our symbol, -1: we have none */
     int64_t both;     /* symbols of both */
 };
 
@@ -22,28 +22,33 @@ static void name_in_file(char *name, const struct param *p) {
     snprintf(name, H5_MAX_NAME, "%s/%s", p->placement == PLACE_STATE ? "/state" : "/parameters", p->name);
 }
 
-/* Whether rows stand for symbols. */
-static bool is_by_symbol(const struct model *model, const struct param *p) {
-    return p == model->embedding || p == model->bias || strstr(p->name, ".router.token_embedding");
+enum kind { BY_SYMBOL, BY_CLUSTER, OTHER };
+
+/* Whether rows stand for symbols one by one, or by the clusters of adaptive softmax. */
+static enum kind kind_of(const struct model *model, const struct param *p) {
+    if (strstr(p->name, ".router.token_embedding")) return BY_SYMBOL;
+    bool vocabulary = !strncmp(p->name, "embedding.", 10) || !strncmp(p->name, "softmax.", 8);
+    return !vocabulary ? OTHER : model->config->model.softmax == SOFTMAX_ADAPTIVE ? BY_CLUSTER : BY_SYMBOL;
 }
 
-/* Whether the file has the array in its very shape; of what is by symbol the rows may be others. */
+/* Whether the file has the array in its very shape; of what is by symbol the rows may be others. A classifier has a row
+ * more than its vocabulary. */
 static bool fits(const struct archive *archive, const struct model *model, const struct param *p,
                  const struct symbols *symbols) {
     char name[H5_MAX_NAME];
-    int64_t shape[H5_MAX_RANK];
     name_in_file(name, p);
     const struct h5_array *found = archive_find(archive, name);
-    if (!found || found->rank != p->rank) return false;
-    memcpy(shape, p->shape, sizeof shape);
-    if (is_by_symbol(model, p)) shape[0] = symbols->V;
-    return !memcmp(found->shape, shape, (size_t)p->rank * sizeof *shape);
+    enum kind kind = kind_of(model, p);
+    if (!found || found->rank != p->rank || (kind == BY_CLUSTER && !symbols->same)) return false;
+    int axes = kind == BY_SYMBOL;
+    if (kind == BY_SYMBOL && found->shape[0] != symbols->V && found->shape[0] != symbols->V + 1) return false;
+    return !memcmp(found->shape + axes, p->shape + axes, (size_t)(p->rank - axes) * sizeof *p->shape);
 }
 
 /* The rows of symbols that both have, and that are held here, into values. */
 static enum status take_rows(struct archive *archive, const char *name, const struct param *p,
                              const struct symbols *symbols, real *values) {
-    int64_t shape[H5_MAX_RANK] = {symbols->V}, row = 1;
+    int64_t shape[H5_MAX_RANK] = {archive_find(archive, name)->shape[0]}, row = 1;
     for (int axis = 1; axis < p->rank; ++axis) row *= shape[axis] = p->shape[axis];
     real *rows = malloc((size_t)(ROWS * row) * sizeof *rows);
     if (!rows) FATAL("out of memory");
@@ -82,8 +87,10 @@ static enum status take(struct archive *archive, const struct model *model, cons
         if (params->list[i]->placement == PLACE_STATE && !strncmp(params->list[i]->name, p->name, owner))
             *taken = fits(archive, model, params->list[i], symbols);
     name_in_file(name, p);
-    if (*taken && is_by_symbol(model, p) && !symbols->same) return read_by_symbol(archive, name, p, symbols);
-    return *taken ? checkpoint_read_array(archive, name, p, p->data) : STATUS_OK;
+    if (!*taken) return STATUS_OK;
+    bool plain = symbols->same && archive_find(archive, name)->shape[0] == p->shape[0];
+    if (kind_of(model, p) == BY_SYMBOL && !plain) return read_by_symbol(archive, name, p, symbols);
+    return checkpoint_read_array(archive, name, p, p->data);
 }
 
 /* What the file has and the model has no place for. */
@@ -105,7 +112,6 @@ static void tell_left(const struct archive *archive, const struct params *params
 static void match(struct symbols *symbols, const struct vocabulary *theirs, const struct vocabulary *ours) {
     symbols->V = theirs->size;
     symbols->same = vocabulary_same(theirs, ours);
-    if (symbols->same) return;
     symbols->becomes = malloc((size_t)theirs->size * sizeof *symbols->becomes);
     if (!symbols->becomes) FATAL("out of memory");
     for (int64_t i = 0; i < theirs->size; ++i) {
@@ -116,15 +122,15 @@ static void match(struct symbols *symbols, const struct vocabulary *theirs, cons
     }
 }
 
-static enum status match_symbols(struct archive *archive, const struct text *text, struct symbols *symbols) {
+static enum status match_symbols(struct archive *archive, const struct vocabulary *ours, struct symbols *symbols) {
     struct vocabulary theirs;
-    TRY(checkpoint_read_vocabulary(archive, &theirs));
-    match(symbols, &theirs, &text->vocabulary);
+    TRY(checkpoint_vocabulary_of(archive, &theirs));
+    match(symbols, &theirs, ours);
     if (!symbols->same)
-        log_info("%s: %lld %s, other than the %lld %s of %s: of what is by symbol the rows of the %lld that both have",
-                 archive_path(archive), (long long)theirs.size, theirs.bytes ? "bytes" : "words",
-                 (long long)text->vocabulary.size, text->vocabulary.bytes ? "bytes" : "words",
-                 text->splits[SPLIT_TRAIN].path, (long long)symbols->both);
+        log_info(
+            "%s: %lld %s, other than the %lld %s of the data: of what is by symbol the rows of the %lld that both have",
+            archive_path(archive), (long long)theirs.size, theirs.bytes ? "bytes" : "words", (long long)ours->size,
+            ours->bytes ? "bytes" : "words", (long long)symbols->both);
     vocabulary_free(&theirs);
     return STATUS_OK;
 }
@@ -145,19 +151,19 @@ static enum status take_all(struct archive *archive, struct model *model, const 
                  : status_fail(STATUS_CHECKPOINT, "%s: expected arrays of this model's shapes, found none", path);
 }
 
-static enum status init_from(struct archive *archive, struct model *model, const struct text *text) {
+static enum status init_from(struct archive *archive, struct model *model, const struct vocabulary *ours) {
     struct symbols symbols = {0};
     TRY(checkpoint_check_version(archive));
-    TRY(match_symbols(archive, text, &symbols));
+    TRY(match_symbols(archive, ours, &symbols));
     enum status status = take_all(archive, model, &symbols);
     free(symbols.becomes);
     return status;
 }
 
-enum status checkpoint_init_from(const char *path, struct model *model, const struct text *text) {
+enum status checkpoint_init_from(const char *path, struct model *model, const struct vocabulary *ours) {
     struct archive *archive;
     TRY(archive_open(&archive, path, model->world));
-    enum status status = init_from(archive, model, text);
+    enum status status = init_from(archive, model, ours);
     archive_close(archive);
     return comm_agree(model->world, status);
 }

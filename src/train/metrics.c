@@ -11,6 +11,7 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "train/diagnostics.h"
+#include "train/task.h"
 
 /* The lines of steps up to `step` of an earlier file, into a new one beside it; then that takes its place. The step of
  * a line stands after `prefix`. */
@@ -123,11 +124,32 @@ enum status metrics_write(struct metrics *metrics, const struct metrics_line *fr
     cJSON_AddNumberToObject(line, "step", (double)from->step);
     cJSON_AddStringToObject(line, "split", from->split);
     cJSON_AddNumberToObject(line, "loss", from->loss);
-    cJSON_AddNumberToObject(line, "bpc", from->loss / M_LN2);
+    if (!from->task->classes && from->task->legend.vocabulary->bytes)
+        cJSON_AddNumberToObject(line, "bpc", from->loss / M_LN2);
+    else if (!from->task->classes)
+        cJSON_AddNumberToObject(line, "perplexity", exp(from->loss));
+    if (!isnan(from->accuracy)) cJSON_AddNumberToObject(line, "accuracy", from->accuracy);
+    if (!isnan(from->macro_f1)) cJSON_AddNumberToObject(line, "macro_f1", from->macro_f1);
     if (from->train) add_training(line, from);
-    cJSON_AddNumberToObject(line, "tokens", (double)from->tokens);
-    cJSON_AddNumberToObject(line, "tokens_per_s", from->tokens_per_s);
+    bool examples = from->task->classes && !from->train;
+    cJSON_AddNumberToObject(line, from->task->classes ? "examples" : "tokens", (double)from->count);
+    cJSON_AddNumberToObject(line, examples ? "examples_per_s" : "tokens_per_s", from->per_s);
+    if (from->best_step >= 0) cJSON_AddNumberToObject(line, "best_step", (double)from->best_step);
     return put(metrics, line);
+}
+
+bool metrics_has(const char *folder, int64_t step, const char *split) {
+    char path[1024], prefix[128], *line = NULL;
+    size_t room = 0;
+    bool found = false;
+    snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
+    snprintf(prefix, sizeof prefix, "{\"step\":%" PRId64 ",\"split\":\"%s\"", step, split);
+    FILE *file = fopen(path, "r");
+    while (file && !found && getline(&line, &room, file) > 0)
+        found = !strncmp(line, prefix, strlen(prefix)) && strchr(line, '\n');
+    free(line);
+    if (file) fclose(file);
+    return found;
 }
 
 enum status metrics_write_routing(struct metrics *metrics, const struct routing_line *from) {

@@ -3,9 +3,12 @@
 #ifndef VQMOE_METRICS_H
 #define VQMOE_METRICS_H
 
+#include <stdbool.h>
 #include <stdio.h>
 
 #include "train/step.h"
+
+struct task;
 
 struct metrics {
     FILE *file; /* NULL on ranks above 0 */
@@ -30,13 +33,19 @@ enum status metrics_sync(struct metrics *metrics);
 struct metrics_line {
     int64_t step; /* updates done */
     const char *split;
-    double loss;              /* nats per token, the task alone */
-    const struct step *train; /* losses, load, codes and hashes of a training step; NULL for an evaluation */
-    double lr, grad_norm;     /* of that step */
-    int64_t tokens;           /* trained on so far; evaluated */
-    double tokens_per_s;      /* global */
+    const struct task *task;
+    double loss;               /* nats per token, or per example; the task alone */
+    double accuracy, macro_f1; /* of a classifier; NAN: not there */
+    const struct step *train;  /* losses, load, codes and hashes of a training step; NULL for an evaluation */
+    double lr, grad_norm;      /* of that step */
+    int64_t count;             /* tokens, or examples: trained on so far; evaluated */
+    double per_s;              /* tokens (evaluation of a classifier: examples) a second, global */
+    int64_t best_step;         /* of the checkpoint that is tested; -1: none is */
 };
 enum status metrics_write(struct metrics *metrics, const struct metrics_line *line);
+
+/* Whether the folder has a line of this step and split. */
+bool metrics_has(const char *folder, int64_t step, const char *split);
 
 /* A look at the routing (diagnostics.h). */
 struct routing_line {

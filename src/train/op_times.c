@@ -10,11 +10,11 @@
 #define NAMES(X) \
     X(gemm) X(gemm_batched) X(linear_forward) X(linear_backward) X(linear_exact_forward) X(linear_exact_backward) \
     X(grouped_linear_forward) X(grouped_linear_backward) X(grouped_relu_forward) X(grouped_relu_backward) X(fill) \
-    X(copy) X(copy_rows) X(add_rows) X(add) X(add_scaled) X(sum) X(sum_squares) X(all_finite) X(take_column) \
+    X(copy) X(copy_rows) X(add_rows) X(add) X(add_scaled) X(tanh_forward) X(tanh_backward) X(sum) X(sum_squares) X(all_finite) X(take_column) \
     X(modulo) X(histogram) X(embedding_forward) X(embedding_backward) X(sinusoid) X(layer_norm_forward) \
     X(layer_norm_backward) X(dropout) X(attention_forward) X(attention_backward) X(cross_entropy_forward) \
-    X(cross_entropy_backward) X(normalize_rows_forward) X(normalize_rows_backward) X(top_k) X(route_weights_forward) \
-    X(route_weights_backward) X(balance_forward) X(balance_loss) X(balance_backward) X(hash_scores) X(drop_beyond) \
+    X(cross_entropy_backward) X(cross_entropy_join) X(normalize_rows_forward) X(normalize_rows_backward) X(top_k) \
+    X(route_weights_forward) X(route_weights_backward) X(balance_forward) X(balance_loss) X(balance_backward) X(hash_scores) X(drop_beyond) \
     X(nearest_code) X(quantize) X(code_error) X(code_error_backward) X(code_sums) X(anchor_search) X(sort_by_expert) \
     X(row_numbers) X(scatter_rows) X(gather_rows) X(combine_forward) X(combine_backward) X(mix_forward) \
     X(mix_backward) X(clip_scale) X(adam)
@@ -252,6 +252,8 @@ TIMED(add_rows, (real * out, int64_t out_stride, const real *in, int64_t in_stri
 TIMED(add, (real * out, const real *a, const real *b, int64_t n), (out, a, b, n), REALS((a == b ? 2 : 3) * n))
 TIMED(add_scaled, (real * out, const real *in, double scale, int64_t n), (out, in, scale, n),
       REALS((in == out ? 2 : 3) * n))
+TIMED(tanh_forward, (real * out, const real *in, int64_t n), (out, in, n), REALS(2 * n))
+TIMED(tanh_backward, (real * din, const real *dout, const real *out, int64_t n), (din, dout, out, n), REALS(3 * n))
 TIMED(sum, (double *out, const real *in, int64_t n), (out, in, n), REALS(n) + INT64S(1))
 TIMED(sum_squares, (double *out, const real *in, int64_t n), (out, in, n), REALS(n) + INT64S(1))
 TIMED(take_column, (int32_t * out, const int32_t *in, int64_t N, int64_t K), (out, in, N, K), INT32S(2 * N))
@@ -303,6 +305,8 @@ TIMED(cross_entropy_forward,
 TIMED(cross_entropy_backward,
       (real * dlogits, const real *logits, const real *lse, const int32_t *targets, double scale, int64_t N, int64_t V),
       (dlogits, logits, lse, targets, scale, N, V), REALS(2 * N * V + N) + INT32S(N))
+TIMED(cross_entropy_join, (real * losses, real *lse, const real *parts, int64_t P, int64_t N),
+      (losses, lse, parts, P, N), REALS(2 * P * N + 2 * N))
 TIMED(normalize_rows_forward, (real * out, real *norms, const real *in, double floor, int64_t N, int64_t D),
       (out, norms, in, floor, N, D), REALS(2 * N * D + N))
 TIMED(normalize_rows_backward,
@@ -382,7 +386,7 @@ TIMED(mix_backward,
       (da, db, dlogits, dout, gates, a, b, N, D), REALS(5 * N * D + 4 * N))
 
 TIMED(clip_scale, (double *scale, double *norm, const double *squares, double clip), (scale, norm, squares, clip),
-      INT64S(4))
+      INT64S(5))
 TIMED(adam,
       (real * parameter, real *m, real *v, const real *gradient, const double *scale, double lr, double beta1,
        double beta2, double epsilon, double correction1, double correction2, int64_t n),

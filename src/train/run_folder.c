@@ -24,10 +24,10 @@ static void remove_heartbeats(const char *dir, int ranks) {
 }
 
 static enum status enter(struct run_folder *folder, const struct config *config, int ranks) {
-    const char *names[] = {"checkpoints", "logs", "heartbeat", "routing"}, *dir = config->run.dir;
+    const char *names[] = {"", "/checkpoints", "/logs", "/heartbeat", "/routing"}, *dir = config->run.dir;
     char path[1024];
-    for (int i = 0; i < (config->diagnostics.every ? 4 : 3); ++i) {
-        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+    for (int i = 0; i < (config->diagnostics.every ? 5 : 4); ++i) {
+        snprintf(path, sizeof path, "%s%s", dir, names[i]);
         if (!files_make_folder(path))
             return status_fail(STATUS_WRITE, "run.dir: cannot create %s: %s", path, strerror(errno));
     }

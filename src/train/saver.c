@@ -8,11 +8,11 @@
 #include "base/phase.h"
 #include "train/checkpoints.h"
 
-void saver_init(struct saver *saver, struct step *step, struct diagnostics *diagnostics, const struct text *text) {
-    struct progress none = {0};
+void saver_init(struct saver *saver, struct step *step, struct diagnostics *diagnostics, const struct legend *legend,
+                const struct progress *progress) {
     struct comm *world = step->model->world;
     *saver = (struct saver){.config = step->model->config, .world = world, .snapshot = snapshot_new(world)};
-    checkpoint_snapshot(saver->snapshot, step, diagnostics, text, &none);
+    checkpoint_snapshot(saver->snapshot, step, diagnostics, legend, progress);
 }
 
 void saver_has(struct saver *saver, const struct progress *progress) {
@@ -52,14 +52,14 @@ static enum status begin(struct saver *saver) {
     return saver->config->checkpoint.async ? STATUS_OK : saver_finish(saver);
 }
 
-enum status saver_save(struct saver *saver, struct step *step, struct diagnostics *diagnostics, const struct text *text,
-                       const struct progress *progress) {
+enum status saver_save(struct saver *saver, struct step *step, struct diagnostics *diagnostics,
+                       const struct legend *legend, const struct progress *progress) {
     const struct progress *last = &saver->last;
     if (saver->any && last->step == progress->step && last->validated == progress->validated) return STATUS_OK;
     TRY(saver_finish(saver));
     double from = clock_seconds(), before = saver->stall;
     snapshot_clear(saver->snapshot);
-    checkpoint_snapshot(saver->snapshot, step, diagnostics, text, progress);
+    checkpoint_snapshot(saver->snapshot, step, diagnostics, legend, progress);
     saver_has(saver, progress);
     saver->began = from;
     enum status status = begin(saver);

@@ -25,7 +25,8 @@ struct saver {
 };
 
 /* Takes the memory for snapshots, as that of a first one, now rather than hours later. Collective over the world. */
-void saver_init(struct saver *saver, struct step *step, struct diagnostics *diagnostics, const struct text *text);
+void saver_init(struct saver *saver, struct step *step, struct diagnostics *diagnostics, const struct legend *legend,
+                const struct progress *progress);
 /* The state of `progress` stands in run.dir already. */
 void saver_has(struct saver *saver, const struct progress *progress);
 void saver_free(struct saver *saver); /* not with one in flight; a zeroed one is fine */
@@ -33,8 +34,8 @@ void saver_free(struct saver *saver); /* not with one in flight; a zeroed one is
 /* Collective, as what follows. Takes the snapshot and begins to write it to the run folder, in a thread where
  * checkpoint.async says so; else it is on disk on return. A state that was saved already is not saved again.
  * STATUS_WRITE, of the one before too. */
-enum status saver_save(struct saver *saver, struct step *step, struct diagnostics *diagnostics, const struct text *text,
-                       const struct progress *progress);
+enum status saver_save(struct saver *saver, struct step *step, struct diagnostics *diagnostics,
+                       const struct legend *legend, const struct progress *progress);
 /* This rank alone: whether its part of the one in flight is still being written. */
 bool saver_is_writing(const struct saver *saver);
 /* Waits for the one in flight, if any, and gives it its name. STATUS_WRITE; a disk that takes longer than

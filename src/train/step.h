@@ -3,19 +3,24 @@
 #define VQMOE_STEP_H
 
 #include "model/model.h"
+#include "train/batch.h"
 
 /* The global batch of B rows is cut into `accumulate` contiguous micro-batches, each of these over the ranks. So a
  * micro-batch is the same rows on any number of ranks, and all ranks work on each. This rank's rows, micro-batch by
- * micro-batch, are its local rows. */
+ * micro-batch, are its local rows. A classifier's batch may have fewer rows than train.batch, and than there are ranks
+ * or micro-batches (of which those without a row do not take place). */
 struct micro_batch {
     int64_t rows_global; /* over all ranks */
     int64_t first, rows; /* this rank's: number of the first in the global batch, count */
     int64_t local;       /* local row of the first */
+    int64_t token_first, tokens,
+        token_local; /* the same of its tokens: g of the first, count, local number of the first */
 };
 
 /* Sums over ranks, layers in order. */
 struct step_stats {
-    double task, vq, balance, distill; /* nats per token; all but task summed over layers, before alpha and lambda */
+    double task, vq, balance, distill; /* nats per token (a classifier's task: per example); all but task summed over
+                                          layers, before alpha and lambda */
     double loss;                       /* task + alpha vq + lambda balance + distill */
     double *dropped;                   /* [layers, 2] slots that found no room, slots routed */
     double *load;                      /* [layers, E] rows per expert, both paths */
@@ -29,14 +34,18 @@ struct step {
     struct model *model;
     struct pass_memory arenas;
     struct memory memory;
-    struct micro_batch *micro; /* [accumulate] */
-    int64_t accumulate, rows;  /* local rows of all micro-batches */
+    struct micro_batch *micro; /* [accumulate], of the last step */
+    int64_t accumulate;        /* micro-batches */
+    int64_t rows, tokens;      /* local ones of all of them */
     int64_t codes;             /* M, 0 without codes */
     struct step_stats stats;   /* of the last step */
     double *packed;            /* [n_packed] the stats as one vector, for one reduction */
     int64_t n_packed;
     struct pass pending; /* the last micro-batch's, until step_collect */
-    real *keep_logits;   /* host [rows T, V] filled if not NULL (the caller's) */
+    struct ragged ragged;
+    int64_t rows_global, tokens_global; /* of the last step */
+    real *class_logits;                 /* classifier: host [rows_global, C] of the last step, on every rank */
+    real *keep_logits; /* host [rows T, V] filled by softmax_scores if not NULL (the caller's; on all ranks or none) */
 };
 
 void step_init(struct step *step, struct model *model);
@@ -51,6 +60,9 @@ void step_collect(struct step *step);
 /* Both. */
 void step_gradients(struct step *step, int64_t number, struct routes *routes, const int32_t *tokens,
                     const int32_t *targets);
+
+/* The same for a classifier. */
+void step_queue_batch(struct step *step, int64_t number, struct routes *routes, const struct batch *batch);
 
 /* Max over mean of the rows per expert, of the worst layer (0 without experts); the mean over layers of exp(entropy) of
  * the code usage. */

@@ -21,5 +21,7 @@ enum status routes_read(struct archive *archive, const char *group, struct route
  * agree. */
 enum status step_file_write(const char *path, struct step *step, int64_t number, const int32_t *tokens,
                             const int32_t *targets);
+/* The same of a classifier. */
+enum status step_file_write_batch(const char *path, struct step *step, int64_t number, const struct batch *batch);
 
 #endif

@@ -198,7 +198,7 @@ int main(int argc, char **argv) {
         counted = *ops;
         counted.attention_forward = forward_part, counted.attention_backward = backward_part;
         ops = &counted;
-        status = comm_agree(world, model_init(&model, &config, SYMBOLS, world, true));
+        status = comm_agree(world, model_init(&model, &config, SYMBOLS, 0, world, true));
     }
     if (!status) {
         if (world->rank == 0 && !(out = fopen(argv[1], "w"))) FATAL("%s: cannot be written", argv[1]);

@@ -160,7 +160,7 @@ static void check(const struct variant *variant) {
 /* ---- Cases ---- */
 
 static void check_list(void) {
-    static const char *const more[][6] = {
+    static const char *const more[][7] = {
         {"pre-norm, half the memory", "model.norm=pre", "model.memory=9"},
         {"absolute", "model.attention=absolute", "model.memory=0"},
         {"continuous, top 2 of 2, little room", "moe.mode=continuous", "router.kind=smoe", "router.top_k=2",
@@ -171,12 +171,18 @@ static void check_list(void) {
         {"dense", "moe.mode=continuous", "router.kind=dense", "router.dense_width=2"},
         {"discrete, experts on all ranks", "moe.mode=discrete", "quantizer.codes=9", "moe.share_norm=false",
          "parallel.expert=1"},
+        {"full, cut, small turns", "parallel.vocabulary=true", "model.logits_mib=0.001"},
+        {"adaptive, cut", "parallel.vocabulary=true", "model.softmax=adaptive", "model.cutoffs=2,5,10",
+         "model.logits_mib=0.001"},
+        {"adaptive, not tied", "model.tied=false", "model.softmax=adaptive", "model.cutoffs=3"},
+        {"adaptive, not tied, cut, parts", "model.tied=false", "model.softmax=adaptive", "model.cutoffs=1,7",
+         "parallel.vocabulary=true", "train.accumulate=2"},
         {"blend, a message per expert", "quantizer.straight_through=blend", "quantizer.contribution=0.3",
          "parallel.small_message=0"},
     };
     for (size_t i = 0; i < sizeof more / sizeof *more; ++i) {
         struct variant variant = variant_of(more[i][0]);
-        for (int j = 1; j < 6 && more[i][j]; ++j) variant_set(&variant, "%s", more[i][j]);
+        for (int j = 1; j < 7 && more[i][j]; ++j) variant_set(&variant, "%s", more[i][j]);
         check(&variant);
     }
 }

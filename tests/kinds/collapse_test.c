@@ -65,7 +65,7 @@ static void read_batch(const struct config *config, int64_t number, int32_t *tok
 static void train(const struct config *config, struct comm *world, double *usage, double *loss) {
     struct model model;
     struct step step;
-    if (model_init(&model, config, V, world, true)) FATAL("%s", status_message());
+    if (model_init(&model, config, V, 0, world, true)) FATAL("%s", status_message());
     model_start(&model);
     step_init(&step, &model);
     if (step.codes != CODES) FATAL("expected %d codes", CODES);

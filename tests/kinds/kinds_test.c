@@ -108,9 +108,10 @@ static void must(enum status status) {
 /* A fresh model that goes on from the file, which was written after step STOP. */
 static void resume(struct toy *toy, const struct variant *variant, struct comm *comm) {
     struct text text = text_of_symbols();
-    struct progress progress;
+    struct progress progress = {0};
     must(toy_init(toy, variant, comm));
-    must(checkpoint_resume(path, &toy->step, &(struct diagnostics){0}, &text, &progress));
+    must(checkpoint_resume(path, &toy->step, &(struct diagnostics){0}, &(struct legend){.vocabulary = &text.vocabulary},
+                           &progress));
     if (progress.step != STOP) fail(variant->name, "resumed at step %lld", (long long)progress.step);
 }
 
@@ -141,7 +142,7 @@ static void copy_without(const char *left_out) {
 static int check_missing_state(const struct variant *variant) {
     struct toy toy;
     struct text text = text_of_symbols();
-    struct progress progress;
+    struct progress progress = {0};
     int arrays = 0;
     must(toy_init(&toy, variant, world));
     for (int i = -1; i < toy.model.params.count; ++i) {
@@ -150,7 +151,8 @@ static int check_missing_state(const struct variant *variant) {
         if (p && p->placement != PLACE_STATE) continue;
         if (p) snprintf(name, sizeof name, "/state/%s", p->name);
         copy_without(name);
-        enum status status = checkpoint_resume(path_cut, &toy.step, &(struct diagnostics){0}, &text, &progress);
+        enum status status = checkpoint_resume(path_cut, &toy.step, &(struct diagnostics){0},
+                                               &(struct legend){.vocabulary = &text.vocabulary}, &progress);
         snprintf(expected, sizeof expected, "%s: %s: expected an array, found none", path_cut, name);
         if (status != (p ? STATUS_CHECKPOINT : STATUS_OK) || (p && strcmp(status_message(), expected) != 0))
             fail(variant->name, "without %s: status %d, '%s'", name, (int)status, status_message());
@@ -329,7 +331,8 @@ static void check_variant(const struct variant *variant, double (*gradient)(cons
     for (int64_t s = 0; s < STEPS; ++s) losses[s] = toy_step(&alone, &history, s, true);
     for (int64_t s = 0; s < STEPS; ++s) {
         if (s == STOP)
-            must(checkpoint_write(path, &here.step, &(struct diagnostics){0}, &text,
+            must(checkpoint_write(path, &here.step, &(struct diagnostics){0},
+                                  &(struct legend){.vocabulary = &text.vocabulary},
                                   &(struct progress){.step = s, .segment = s, .best_valid = INFINITY}));
         double now = relative(toy_step(&here, &history, s, false), losses[s]);
         if (!(now <= tolerance)) fail(variant->name, "step %lld: loss differs by %.3g", (long long)s, now);

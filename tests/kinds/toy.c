@@ -49,7 +49,7 @@ enum status toy_init(struct toy *toy, const struct variant *variant, struct comm
     *toy = (struct toy){.tokens = NULL};
     status_clear();
     enum status status = config_load(&toy->config, NULL, 0, settings, variant->n);
-    if (!status) status = model_init(&toy->model, &toy->config, V, comm, true);
+    if (!status) status = model_init(&toy->model, &toy->config, V, 0, comm, true);
     if (status) {
         model_free(&toy->model);
         return status;

@@ -1,7 +1,2 @@
-if(REAL STREQUAL "double")
-  set(RANKS_TOLERANCE 1e-10)
-else()
-  set(RANKS_TOLERANCE 1e-5)
-endif()
 add_test(NAME ranks COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/mpi/ranks $<TARGET_FILE:vqmoe> ${RANKS_TOLERANCE})
 set_tests_properties(ranks PROPERTIES TIMEOUT 300 LABELS ranks)

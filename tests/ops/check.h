@@ -27,15 +27,15 @@
     X(gemm) X(gemm_batched) X(linear_forward) X(linear_backward) X(linear_exact_forward) X(linear_exact_backward) \
     X(grouped_linear_forward) X(grouped_linear_backward)
 #define ELEMENTWISE_OPS(X) \
-    X(fill) X(copy) X(copy_rows) X(add_rows) X(add) X(add_scaled) X(sum) X(sum_squares) X(all_finite) \
+    X(fill) X(copy) X(copy_rows) X(add_rows) X(add) X(add_scaled) X(tanh_forward) X(tanh_backward) X(sum) X(sum_squares) X(all_finite) \
     X(take_column) X(modulo) X(histogram) X(dropout) X(grouped_relu_forward) X(grouped_relu_backward) \
     X(clip_scale) X(adam)
 #define EMBEDDING_OPS(X) X(embedding_forward) X(embedding_backward) X(sinusoid)
 #define NORM_OPS(X) X(layer_norm_forward) X(layer_norm_backward) X(normalize_rows_forward) X(normalize_rows_backward)
 #define ATTENTION_OPS(X) X(attention_forward) X(attention_backward)
 #define SOFTMAX_OPS(X) \
-    X(cross_entropy_forward) X(cross_entropy_backward) X(route_weights_forward) X(route_weights_backward) \
-    X(balance_forward) X(balance_loss) X(balance_backward) X(mix_forward) X(mix_backward)
+    X(cross_entropy_forward) X(cross_entropy_backward) X(cross_entropy_join) X(route_weights_forward) \
+    X(route_weights_backward) X(balance_forward) X(balance_loss) X(balance_backward) X(mix_forward) X(mix_backward)
 #define ROUTE_OPS(X) \
     X(top_k) X(hash_scores) X(drop_beyond) X(sort_by_expert) X(row_numbers) X(scatter_rows) X(gather_rows) X(combine_forward) X(combine_backward)
 #define QUANTIZE_OPS(X) \

@@ -206,6 +206,29 @@ static void relu_nan(const struct op_case *c) {
     assert_true(isnan(hidden[0]) && hidden[1] == 0 && hidden[2] == 2);
 }
 
+static void tanh_reference(double *out, const struct problem *p) {
+    for (int64_t i = 0; i < p->outputs; ++i) out[i] = tanh(p->in[0].x[i]);
+}
+
+static void tanh_forward(real *out, const struct problem *p) { RUN(tanh_forward, out, p->in[0].r, p->outputs); }
+
+static void tanh_backward(const struct problem *p) { RUN(tanh_backward, p->in[0].g, p->dout, p->out, p->outputs); }
+
+static void bend(const struct op_case *c) {
+    struct problem p = {.c = c,
+                        .reference = tanh_reference,
+                        .forward = tanh_forward,
+                        .backward = tanh_backward,
+                        .outputs = c->size[0],
+                        .flags = ROWS};
+    problem_input(&p, "in", p.outputs, ROWS);
+    check_problem(&p);
+    const double beyond[] = {NAN, 1000, -1000};
+    real *x = reals(beyond, 3);
+    RUN(tanh_forward, x, x, 3);
+    assert_true(isnan(x[0]) && x[1] == 1 && x[2] == -1);
+}
+
 static void adam(const struct op_case *c) {
     int64_t n = c->size[0];
     const double factor_of_all = 0.25, lr = 0.01, beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
@@ -245,14 +268,15 @@ static void adam(const struct op_case *c) {
 
 static void clip_scale(const struct op_case *c) {
     (void)c;
-    double *squares = TAKE(double, 2), *norm = TAKE(double, 1), *scale = TAKE(double, 1);
-    const double finite[][5] = {{9, 16, 1, 5, 1 / (5 + 1e-6)}, {9, 16, 10, 5, 1}, {0, 0, 0.25, 0, 1}};
+    double *squares = TAKE(double, 3), *norm = TAKE(double, 1), *scale = TAKE(double, 1);
+    const double finite[][6] = {{9, 12, 4, 1, 5, 1 / (5 + 1e-6)}, {9, 16, 0, 10, 5, 1}, {0, 0, 0, 0.25, 0, 1}};
     for (int i = 0; i < COUNT(finite); ++i) {
-        memcpy(squares, finite[i], 2 * sizeof *squares);
-        RUN(clip_scale, scale, norm, squares, finite[i][2]);
-        assert_true(fabs(*norm - finite[i][3]) < 1e-14 && fabs(*scale - finite[i][4]) < 1e-14);
+        memcpy(squares, finite[i], 3 * sizeof *squares);
+        RUN(clip_scale, scale, norm, squares, finite[i][3]);
+        assert_true(fabs(*norm - finite[i][4]) < 1e-14 && fabs(*scale - finite[i][5]) < 1e-14);
     }
-    const double bad[][2] = {{NAN, 1}, {1, NAN}, {INFINITY, 1}, {1, INFINITY}};
+    const double bad[][3] = {{NAN, 1, 1},      {1, NAN, 1},      {1, 1, NAN},
+                             {INFINITY, 1, 1}, {1, INFINITY, 1}, {1, 1, INFINITY}};
     for (int i = 0; i < COUNT(bad); ++i) {
         memcpy(squares, bad[i], sizeof bad[i]);
         RUN(clip_scale, scale, norm, squares, 0.25);
@@ -296,6 +320,10 @@ static const struct op_case cases[] = {
     {"relu", relu, .size = {3, 17, 5}, .p = 0.5},
     {"relu", relu, .size = {65, 65, 4}},
     {"relu", relu, .size = {65, 300, 6}, .p = 0.2},
+    {"tanh", bend, .size = {0}},
+    {"tanh", bend, .size = {1}},
+    {"tanh", bend, .size = {257}},
+    {"tanh", bend, .size = {20000}, .large = true},
     {"relu_nan", relu_nan, .size = {1, 3}},
     {"clip_scale", clip_scale, .size = {2}},
     {"adam", adam, .size = {0}},

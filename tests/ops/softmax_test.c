@@ -13,13 +13,14 @@ static void softmax(double *out, const double *x, double tau, int64_t n) {
 
 static const double scale = 0.37;
 
+/* flag: some targets are elsewhere. */
 static void cross_entropy_reference(double *out, const struct problem *p) {
     int64_t N = p->c->size[0], V = p->c->size[1];
     for (int64_t n = 0; n < N; ++n) {
         const double *x = p->in[0].x + n * V;
         double sum = 0;
         for (int64_t i = 0; i < V; ++i) sum += exp(x[i]);
-        out[n] = log(sum) - x[p->ids[n]];
+        out[n] = log(sum) - (p->ids[n] < 0 ? 0 : x[p->ids[n]]);
     }
 }
 
@@ -45,16 +46,43 @@ static void cross_entropy(const struct op_case *c) {
         .dout = TAKE(real, N),
     };
     for (int64_t n = 0; n < N; ++n) p.dout[n] = (real)scale;
+    for (int64_t n = 0; n < N && c->flag; n += 2) p.ids[n] = -1;
     problem_input(&p, "logits", N * V, ROWS);
     check_problem(&p);
     p.forward(p.out, &p);
     double *lse = TAKE(double, N);
     cross_entropy_reference(lse, &p);
-    for (int64_t n = 0; n < N; ++n) lse[n] += p.in[0].x[n * V + p.ids[n]];
+    for (int64_t n = 0; n < N; ++n) lse[n] += p.ids[n] < 0 ? 0 : p.in[0].x[n * V + p.ids[n]];
     expect_close("lse", p.saved, lse, N, TOLERANCE);
     real *in_place = reals(p.in[0].x, N * V);
     RUN(cross_entropy_backward, in_place, in_place, p.saved, p.ids, scale, N, V);
     assert_memory_equal(in_place, p.in[0].g, (size_t)(N * V) * sizeof *in_place);
+}
+
+/* Sizes: N, P. Parts of rows as they may be: large, small, and every third of none. */
+static void cross_entropy_join(const struct op_case *c) {
+    int64_t N = c->size[0], P = c->size[1];
+    real *parts = TAKE(real, P * 2 * N), *losses = TAKE(real, N), *lse = TAKE(real, N);
+    double *expected_losses = TAKE(double, N), *expected_lse = TAKE(double, N);
+    for (int64_t n = 0; n < N; ++n) {
+        double sum = 0, picked = 0;
+        for (int64_t p = 0; p < P; ++p) {
+            real *loss = parts + 2 * p * N + n, *own = loss + N;
+            *own = *loss = (real)-1e30;
+            if (p % 3 == 2) continue;
+            *own = (real)(20 * random_value());
+            *loss = (real)(*own - (p == n % P ? (double)*own - 1.5 : 0));
+            sum += exp(*own);
+            picked += (double)*own - *loss;
+        }
+        expected_lse[n] = log(sum);
+        expected_losses[n] = expected_lse[n] - picked;
+    }
+    RUN(cross_entropy_join, losses, lse, parts, P, N);
+    expect_close("lse", lse, expected_lse, N, TOLERANCE);
+    expect_close("losses", losses, expected_losses, N, TOLERANCE);
+    KEEP_ROWS(lse, N);
+    KEEP_ROWS(losses, N);
 }
 
 /* Logits beyond the range of exp: only their differences count. */
@@ -229,6 +257,13 @@ static const struct op_case cases[] = {
     {"cross_entropy", cross_entropy, .size = {3, 3}},
     {"cross_entropy", cross_entropy, .size = {17, 65}},
     {"cross_entropy", cross_entropy, .size = {65, 300}},
+    {"cross_entropy", cross_entropy, .size = {1, 1}, .flag = true},
+    {"cross_entropy", cross_entropy, .size = {17, 65}, .flag = true},
+    {"cross_entropy", cross_entropy, .size = {3, 2500}, .flag = true},
+    {"cross_entropy_join", cross_entropy_join, .size = {0, 2}},
+    {"cross_entropy_join", cross_entropy_join, .size = {1, 1}},
+    {"cross_entropy_join", cross_entropy_join, .size = {17, 3}},
+    {"cross_entropy_join", cross_entropy_join, .size = {300, 17}},
     {"cross_entropy_large", cross_entropy_large, .size = {2, 3}},
     {"route_weights", route_weights, .size = {0, 5, 2}, .flag = true},
     {"route_weights", route_weights, .size = {1, 1, 1}},

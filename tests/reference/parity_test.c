@@ -63,19 +63,23 @@ static void compare_loss(struct archive *file, const char *path, const char *nam
     judge(path, name, &a, &b, 1);
 }
 
-static int32_t *read_symbols(struct archive *file, const char *name, int64_t B, int64_t L) {
-    int64_t shape[] = {B, L}, *wide = malloc((size_t)(B * L) * sizeof *wide);
-    int32_t *symbols = malloc((size_t)(B * L) * sizeof *symbols);
-    must(archive_read(file, name, H5T_INT64, 2, shape, 0, B, wide));
-    for (int64_t i = 0; i < B * L; ++i) symbols[i] = (int32_t)wide[i];
+/* All of an array of integers; their number too. */
+static int32_t *read_integers(struct archive *file, const char *name, int64_t *n) {
+    const struct h5_array *there = archive_find(file, name);
+    if (!there) FATAL("%s is missing", name);
+    *n = 1;
+    for (int i = 0; i < there->rank; ++i) *n *= there->shape[i];
+    int64_t *wide = malloc((size_t)(*n + 1) * sizeof *wide);
+    int32_t *integers = malloc((size_t)(*n + 1) * sizeof *integers);
+    must(archive_read(file, name, H5T_INT64, there->rank, there->shape, 0, there->shape[0], wide));
+    for (int64_t i = 0; i < *n; ++i) integers[i] = (int32_t)wide[i];
     free(wide);
-    return symbols;
+    return integers;
 }
 
 static void compare_routes(struct archive *file, const char *path, const struct routes *routes, const struct step *step,
-                           int64_t number) {
+                           int64_t number, int64_t N) {
     static const char *const names[] = {"experts", "codes"};
-    int64_t N = step->rows * step->model->config->model.segment;
     for (int p = 0; p < ROUTE_PATHS; ++p)
         for (int64_t i = 0; routes->choices[p] && i < step->model->layers; ++i) {
             char name[64];
@@ -138,6 +142,53 @@ static void compare_group(struct archive *file, const char *path, const char *gr
     failures++;
 }
 
+/* A row for each symbol, and one for each tail. */
+static int64_t vocabulary_of(struct archive *file) {
+    const struct h5_contents *contents = archive_contents(file);
+    int64_t V = 0;
+    for (int i = 0; i < contents->n_arrays; ++i) {
+        const struct h5_array *array = &contents->arrays[i];
+        if (!strncmp(array->name, "/parameters/embedding.", 22)) V += array->shape[0] - !!strstr(array->name, ".tail_");
+    }
+    return V;
+}
+
+/* The step itself: fills routes, compares logits; returns the tokens. */
+static int64_t run_language_step(struct archive *file, const char *path, struct step *step, int64_t number,
+                                 struct routes *routes) {
+    int64_t N;
+    int32_t *tokens = read_integers(file, "/tokens", &N), *targets = read_integers(file, "/targets", &N);
+    int64_t logits = N * step->model->V;
+    step->keep_logits = malloc((size_t)logits * sizeof(real));
+    step_gradients(step, number, routes, tokens, targets);
+    compare_array(file, path, "/logits", step->keep_logits, logits);
+    compare_memory(file, path, &step->memory);
+    free(step->keep_logits);
+    free(tokens);
+    free(targets);
+    return N;
+}
+
+static int64_t run_classifier_step(struct archive *file, const char *path, struct step *step, int64_t number,
+                                   struct routes *routes) {
+    int64_t rows, N, classes = step->model->head.classes;
+    int32_t *lengths = read_integers(file, "/lengths", &rows), *labels = read_integers(file, "/labels", &rows),
+            *tokens = read_integers(file, "/tokens", &N);
+    real *weights = expected_array(file, "/class_weights", classes);
+    double *wide = malloc((size_t)classes * sizeof *wide);
+    for (int64_t c = 0; c < classes; ++c) wide[c] = (double)weights[c];
+    struct batch batch = {rows, lengths, tokens, labels, wide};
+    step_queue_batch(step, number, routes, &batch);
+    step_collect(step);
+    compare_array(file, path, "/logits", step->class_logits, rows * classes);
+    free(lengths);
+    free(labels);
+    free(tokens);
+    free(weights);
+    free(wide);
+    return N;
+}
+
 static void check_file(const char *path) {
     struct archive *file;
     struct config config;
@@ -151,37 +202,27 @@ static void check_file(const char *path) {
     must(archive_read_int(file, "step", &number));
     must(archive_read_int(file, "seed", &seed));
     config.run.seed = seed;
-    const struct h5_array *embedding = archive_find(file, "/parameters/embedding.weight");
-    if (!embedding) FATAL("%s: no embedding", path);
+    const struct h5_array *head = archive_find(file, "/parameters/head.output.weight");
     struct comm *world = comm_self_new();
-    must(model_init(&model, &config, embedding->shape[0], world, true));
+    must(model_init(&model, &config, vocabulary_of(file), head ? head->shape[0] : 0, world, true));
     step_init(&step, &model);
     must(checkpoint_read_arrays(file, "/parameters", &model.params, false, model.params.data));
     must(checkpoint_read_arrays(file, "/state", &model.params, true, model.params.data));
     must(checkpoint_read_memory(file, "/memory", &step));
-    int64_t B = config.train.batch, L = config.model.segment, logits = B * L * model.V;
-    int32_t *tokens = read_symbols(file, "/tokens", B, L), *targets = read_symbols(file, "/targets", B, L);
     struct routes routes = {0};
     routes_allocate(&routes, &step);
-    step.keep_logits = malloc((size_t)logits * sizeof(real));
-    step_gradients(&step, number, &routes, tokens, targets);
-
+    int64_t N = (head ? run_classifier_step : run_language_step)(file, path, &step, number, &routes);
     compare_loss(file, path, "loss", step.stats.loss);
     compare_loss(file, path, "task_loss", step.stats.task);
     compare_loss(file, path, "vq_loss", step.stats.vq);
     compare_loss(file, path, "balance_loss", step.stats.balance);
     compare_loss(file, path, "distill_loss", step.stats.distill);
-    compare_array(file, path, "/logits", step.keep_logits, logits);
     compare_group(file, path, "/gradients", &model.params, false);
-    compare_routes(file, path, &routes, &step, number);
-    compare_memory(file, path, &step.memory);
+    compare_routes(file, path, &routes, &step, number, N);
     model_after_step(&model, number);
     compare_group(file, path, "/after", &model.params, true);
 
     routes_free(&routes, &step);
-    free(step.keep_logits);
-    free(tokens);
-    free(targets);
     step_free(&step);
     model_free(&model);
     comm_free(world);

@@ -38,6 +38,7 @@ KIND_DEFAULTS = {
     "router.capacity": 0.0, "router.two_stage": False, "router.switch_step": 0, "router.k_min": 0, "router.k_max": 0,
     "router.clusters": 0, "router.samples": 0, "router.tau": 1.0, "router.dense_width": 1,
     "quantizer.width": 0, "quantizer.decay": 0.99, "optim.decay_steps": 0, "train.steps": 0,
+    "model.softmax": "full", "model.cutoffs": "20000,40000,200000", "model.tied": True,
 }
 
 
@@ -101,6 +102,29 @@ class Sizes:
         self.dense = self.h * cfg["router.dense_width"]
 
 
+def cutoffs(cfg):
+    return [int(c) for c in cfg["model.cutoffs"].split(",")] if cfg["model.softmax"] == "adaptive" else []
+
+
+def cluster_names(cfg, what):
+    """Names of the head's and of the tails' weights or biases."""
+    owner = "embedding" if what == "weight" and cfg["model.tied"] else "softmax"
+    return [f"{owner}.{what}"] + [f"{owner}.tail_{t + 1}.{what}" for t in range(len(cutoffs(cfg)))]
+
+
+def vocabulary_shapes(cfg, vocabulary, d):
+    edges = [*cutoffs(cfg), vocabulary]
+    rows = [edges[0] + len(cutoffs(cfg))] + [b - a for a, b in zip(edges, edges[1:])]
+    found = {} if cfg["model.tied"] else {"embedding.weight": (vocabulary, d)}
+    found.update({name: (n, d) for name, n in zip(cluster_names(cfg, "weight"), rows)})
+    return {**found, **{name: (n,) for name, n in zip(cluster_names(cfg, "bias"), rows)}}
+
+
+def vocabulary_of(parameters):
+    tables = [value.shape[0] - (".tail_" in name) for name, value in parameters.items() if name.startswith("embedding.")]
+    return sum(tables)
+
+
 def ffn_shapes(name, E, h, d):
     return {f"{name}.w1": (E, h, d), f"{name}.b1": (E, h), f"{name}.w2": (E, d, h), f"{name}.b2": (E, d)}
 
@@ -135,7 +159,7 @@ def shapes(cfg, vocabulary):
     d, hd = cfg["model.d_model"], cfg["model.heads"] * cfg["model.d_head"]
     mode, n = cfg["moe.mode"], Sizes(cfg, vocabulary)
     relative = cfg["model.attention"] == "relative"
-    parameters = {"embedding.weight": (vocabulary, d), "softmax.bias": (vocabulary,)}
+    parameters = vocabulary_shapes({**KIND_DEFAULTS, **cfg}, vocabulary, d)
     state = {}
     if relative:
         parameters["attention.bias_w"] = parameters["attention.bias_r"] = (cfg["model.heads"], cfg["model.d_head"])
@@ -509,7 +533,7 @@ def after_step(cfg, values, state, records, step):
     result = dict(state)
     kinds = {"joint": ("router.kind", "quantizer.kind"), "discrete": ("quantizer.kind",), "continuous": ("router.kind",)}
     for kind in kinds[cfg["moe.mode"]]:
-        if cfg[kind] in AFTER:
+        if cfg[kind] in AFTER and (kind != "quantizer.kind" or cfg["quantizer.alpha"] > 0):   # 0 freezes the codes
             for i, record in enumerate(records):
                 changed = AFTER[cfg[kind]](of_layer(values, i), record, cfg, step, i)
                 result.update({f"layer.{i}.{name}": value for name, value in changed.items()})
@@ -535,6 +559,25 @@ def moe(x, ids, g, q, layer, cfg, drop):
     return mix[:, 0:1] * continuous + mix[:, 1:2] * discrete, record
 
 
+def embedding_rows(p, cfg):
+    """[V, d]: the row of each symbol."""
+    if not cfg["model.tied"] or not cutoffs(cfg):
+        return p["embedding.weight"]
+    head, *tails = (p[name] for name in cluster_names(cfg, "weight"))
+    return torch.cat([head[:cutoffs(cfg)[0]], *tails])
+
+
+def scores(x, p, cfg):
+    """[..., V]: logits, or of adaptive softmax logs of probabilities."""
+    head, *tails = (x @ p[weight].T + p[bias] for weight, bias in
+                    zip(cluster_names(cfg, "weight"), cluster_names(cfg, "bias")))
+    if not tails:
+        return head
+    head, first = head.log_softmax(dim=-1), cutoffs(cfg)[0]
+    return torch.cat([head[..., :first]] + [head[..., first + t, None] + tail.log_softmax(dim=-1)
+                                            for t, tail in enumerate(tails)], dim=-1)
+
+
 def forward(p, cfg, tokens, memory, drop, first_row):
     """p: parameters and state; tokens: [B, L], rows first_row.. of the global batch; memory: a list of [B, M', d].
     Returns logits and records."""
@@ -546,7 +589,7 @@ def forward(p, cfg, tokens, memory, drop, first_row):
     columns = np.arange(d)
     at = {"row": g[:, :, None], "column": columns}
 
-    x = drop(p["embedding.weight"][tokens] * math.sqrt(d), 1, **at)
+    x = drop(embedding_rows(p, cfg)[tokens] * math.sqrt(d), 1, **at)
     if relative:
         distance = torch.arange(memory[0].shape[1] + L)
     else:
@@ -577,7 +620,7 @@ def forward(p, cfg, tokens, memory, drop, first_row):
         records.append(record)
 
     x = drop(x, 7, **at)
-    return x @ p["embedding.weight"].T + p["softmax.bias"], records
+    return scores(x, p, cfg), records
 
 
 def micro_batches(rows, count):
@@ -641,6 +684,7 @@ def run_step(cfg, parameters, state, tokens, targets, memory, step):
 # ---------------------------------------------------------------- step files
 
 COVERED = {"model.kind": ("lm",), "model.attention": ("relative", "absolute"), "model.norm": ("post", "pre"),
+           "model.softmax": ("full", "adaptive"),
            "moe.mode": ("joint", "discrete", "continuous"), "router.kind": tuple(ROUTER_SHAPES),
            "router.normalize": ("all", "topk"), "router.balance_scope": ("global",),
            "quantizer.kind": tuple(QUANTIZER_SHAPES), "quantizer.straight_through": ("full", "blend")}
@@ -701,7 +745,7 @@ def check(path, tolerance, quiet=False):
     with h5py.File(path, "r") as file:
         inputs = read_inputs(file)
         cfg, parameters, state = inputs[:3]
-        expected = shapes(cfg, parameters["embedding.weight"].shape[0])
+        expected = shapes(cfg, vocabulary_of(parameters))
         wrong = False
         for what, want, have in zip(("parameter", "state"), expected, (parameters, state)):
             for name in sorted(set(want) | set(have)):
@@ -859,6 +903,13 @@ FIXTURES = {
     "routers-dense-pre-width2-dropout-accumulate2": (
         keys(router="dense", mode="continuous", norm="pre", dense_width=2, accumulate=2, memory=4, **DROP), 4, 36),
     "routers-dense-absolute": (keys(router="dense", mode="continuous", attention="absolute", dense_width=1), 0, 37),
+
+    "softmax-adaptive-tied-dropout-accumulate2": (
+        keys(softmax="adaptive", cutoffs="3,6,9", accumulate=2, memory=4, **DROP), 4, 38),
+    "softmax-adaptive-tied-continuous": (keys(softmax="adaptive", cutoffs="1,5,10", mode="continuous"), 0, 39),
+    "softmax-adaptive-untied-continuous-absolute": (
+        keys(softmax="adaptive", cutoffs="4", tied=False, mode="continuous", attention="absolute", top_k=2), 0, 40),
+    "softmax-full-untied-continuous-pre": (keys(tied=False, mode="continuous", norm="pre", memory=4), 4, 41),
 }
 VOCABULARY = 11
 
@@ -1067,6 +1118,28 @@ def test_plain_loops():
 def softmax(s):
     s = np.exp(np.array(s) - max(s))
     return s / s.sum()
+
+
+def test_adaptive():
+    """Adaptive softmax symbol by symbol."""
+    rng, V, d, T = np.random.default_rng(12), 11, 6, 5
+    cfg = {**DEFAULTS, **KIND_DEFAULTS, **keys(softmax="adaptive", cutoffs="3,6,10")}
+    p = {name: rng.standard_normal(shape) for name, shape in vocabulary_shapes(cfg, V, d).items()}
+    x, worst = rng.standard_normal((T, d)), 0.0
+    found = scores(torch.tensor(x), {name: torch.tensor(value) for name, value in p.items()}, cfg).numpy()
+    rows = embedding_rows({name: torch.tensor(value) for name, value in p.items()}, cfg).numpy()
+    for t in range(T):
+        head = softmax(p["embedding.weight"] @ x[t] + p["softmax.bias"])
+        for v in range(V):
+            if v < 3:
+                want, row = head[v], p["embedding.weight"][v]
+            else:
+                tail, first = next((n, a) for n, a, b in ((1, 3, 6), (2, 6, 10), (3, 10, 11)) if v < b)
+                inside = softmax(p[f"embedding.tail_{tail}.weight"] @ x[t] + p[f"softmax.tail_{tail}.bias"])
+                want, row = head[3 + tail - 1] * inside[v - first], p[f"embedding.tail_{tail}.weight"][v - first]
+            worst = max(worst, abs(found[t, v] - math.log(want)), np.abs(rows[v] - row).max())
+    worst = max(worst, np.abs(np.exp(found).sum(axis=1) - 1).max())
+    return report("plain loops: adaptive softmax", worst, 1e-13)
 
 
 def test_splitmix():
@@ -1320,7 +1393,7 @@ def selftest():
             "layer.1.moe.", "layer.1.router.", "layer.1.shared.", "layer.1.mix.", "layer.1.moe_norm.", "layer.1.quantizer.up"))
 
     good = test_philox() & test_splitmix() & test_schedule() & test_straight_through() & test_plain_loops()
-    good &= test_router_loops() & test_quantizer_loops() & test_updates() & test_kmeans()
+    good &= test_adaptive() & test_router_loops() & test_quantizer_loops() & test_updates() & test_kmeans()
     for name in FIXTURES:
         if "continuous" in name or "dense" in name:
             good &= test_finite_differences(name, everything, "all parameters")

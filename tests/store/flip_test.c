@@ -22,8 +22,9 @@ static int failures;
 static struct text text = {.vocabulary = {.size = V, .bytes = true}, .splits[SPLIT_TRAIN].path = "symbols"};
 
 static enum status load(struct toy *toy) {
-    struct progress progress;
-    return checkpoint_resume(path, &toy->step, &(struct diagnostics){0}, &text, &progress);
+    struct progress progress = {0};
+    return checkpoint_resume(path, &toy->step, &(struct diagnostics){0},
+                             &(struct legend){.vocabulary = &text.vocabulary}, &progress);
 }
 
 static enum status verify(void) {
@@ -113,7 +114,7 @@ int main(void) {
     if (toy_init(&toy, &variant, world)) FATAL("%s", status_message());
     toy_start(&toy);
     for (int number = 0; number < 2; ++number) toy_step(&toy, &history, number, true);
-    expect(checkpoint_write(path, &toy.step, &(struct diagnostics){0}, &text,
+    expect(checkpoint_write(path, &toy.step, &(struct diagnostics){0}, &(struct legend){.vocabulary = &text.vocabulary},
                             &(struct progress){.step = 2, .segment = 2, .best_valid = INFINITY, .validated = true}),
            STATUS_OK, "write", -1);
     if (archive_open(&archive, path, NULL)) FATAL("%s", status_message());

@@ -105,7 +105,7 @@ static void test_key_errors(void **state) {
     expect_error("devise: cpu", SET(NULL), "config_test.yaml:1: devise: unknown key; nearest: device");
     expect_error("a: &a {a: *a}", SET(NULL), /* refers to itself */
                  "config_test.yaml:1: a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a: "
-                 "unknown key; nearest: parallel.small_message");
+                 "unknown key; nearest: data.vocabulary");
     expect_error("model: 3", SET(NULL), "config_test.yaml:1: model: expected a mapping of keys, found a value");
     expect_error("model.layers: [1]", SET(NULL), "config_test.yaml:1: model.layers: expected a value, found a list");
     expect_error("moe:\n  experts:\n    a: 1\n", SET(NULL),
@@ -177,9 +177,10 @@ static void test_checks_across_keys(void **state) {
                  "config_test.yaml:2: model.memory: expected 0 with model.attention: absolute, found 8");
     expect_error("", SET("model.attention=absolute", "eval.memory=1"),
                  "--set eval.memory=1: expected 0 or auto with model.attention: absolute, found 1");
-    expect_error("", SET("data.kind=enwik8", "data.valid=v"),
-                 "--set data.valid=v: expected nothing where data.kind is not text (data.train is cut into splits), "
-                 "found 'v'");
+    expect_error(
+        "", SET("data.kind=enwik8", "data.valid=v"),
+        "--set data.valid=v: expected nothing where data.kind is enwik8 or text8 (data.train is cut into splits), "
+        "found 'v'");
     assert_int_equal(load(&c, "", SET("model.attention=absolute")), STATUS_OK);
     assert_int_equal(c.model.memory, 0);
 }

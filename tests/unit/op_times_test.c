@@ -178,7 +178,7 @@ static void step_of(const char *const *overrides, int n) {
     struct step step;
     struct comm *world = comm_self_new();
     assert_int_equal(config_load(&config, NULL, 0, overrides, n), STATUS_OK);
-    assert_int_equal(model_init(&model, &config, 205, world, true), STATUS_OK);
+    assert_int_equal(model_init(&model, &config, 205, 0, world, true), STATUS_OK);
     model_start(&model);
     step_init(&step, &model);
     int32_t *tokens = calloc((size_t)(step.rows * config.model.segment), sizeof *tokens);

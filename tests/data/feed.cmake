@@ -1,0 +1,1 @@
+vqmoe_test(feed data/feed_test.c data)

@@ -1,0 +1,1 @@
+vqmoe_test(sampling unit/sampling_test.c train)
