@@ -34,6 +34,8 @@ static enum status predictor_open(struct predictor *p, const struct arguments *a
                                              "%s: expected a classifier, found a language model: "
                                              "vqmoe finetune makes one of it",
                                              path));
+    if (!p->vocabulary.bytes)
+        return comm_agree(world, status_fail(STATUS_CHECKPOINT, "%s: expected a model of bytes, found words", path));
     TRY(checkpoint_read_classes(path, world, &p->names, &p->classes, &p->n_classes));
     TRY(start_operations(&p->config, world));
     TRY(comm_agree(world, model_init(&p->model, &p->config, p->vocabulary.size + 1, p->n_classes, world, false)));
