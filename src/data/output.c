@@ -63,7 +63,6 @@ enum status output_write(struct output *o, const void *bytes, int64_t n) {
 
 enum status output_end(struct output *o, enum status status, uint64_t *sum) {
     if (!status) status = flush(o);
-    if (!status && fsync(o->fd)) status = failed(o->beside);
     if (o->fd >= 0 && close(o->fd) && !status) status = failed(o->beside);
     if (!status && rename(o->beside, o->path)) status = failed(o->path);
     if (status && o->fd >= 0) unlink(o->beside);
@@ -73,11 +72,36 @@ enum status output_end(struct output *o, enum status status, uint64_t *sum) {
     return status;
 }
 
+enum status output_sync(const char *folder, const char *name) {
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    enum status status = fd < 0 || fsync(fd) ? failed(path) : STATUS_OK;
+    if (fd >= 0) close(fd);
+    return status;
+}
+
+bool output_has(const char *folder, const char *name, uint64_t sum) {
+    char path[PATH_MAX], *block = malloc(OUTPUT_BUFFER);
+    XXH3_state_t *state = XXH3_createState();
+    if (!block || !state) FATAL("out of memory");
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "re");
+    XXH3_64bits_reset(state);
+    for (size_t n; file && (n = fread(block, 1, OUTPUT_BUFFER, file)) > 0;) XXH3_64bits_update(state, block, n);
+    bool same = file && !ferror(file) && XXH3_64bits_digest(state) == sum;
+    if (file) fclose(file);
+    XXH3_freeState(state);
+    free(block);
+    return same;
+}
+
 enum status output_file(const char *folder, const char *name, const void *bytes, int64_t n) {
     struct output output;
     enum status status = output_begin(&output, folder, name);
     if (!status) status = output_write(&output, bytes, n);
     status = output_end(&output, status, NULL);
+    if (!status) status = output_sync(folder, name);
     if (!status && !files_sync_entry(output.path)) status = failed(output.path);
     return status;
 }

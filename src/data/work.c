@@ -146,6 +146,8 @@ enum status work_run(struct work *w) {
 #pragma omp parallel num_threads(threads)
     work_thread(w);
     stream_close(w->stream);
+    for (int64_t i = 0; i < w->n_units && w->settle && !w->status && !w->stopped; ++i)
+        if (is_mine(w, i)) w->status = w->settle(w->p, &w->units[i]);
     free(w->units);
     return w->status;
 }
