@@ -115,12 +115,14 @@ static enum status put_words(struct encoder *e, const struct load *load, const c
 /* The files of one part; *part: what the manifest says of it. */
 static enum status write_part(struct preparation *p, const struct piece *piece, struct load *load,
                               struct manifest_part *part) {
-    struct output ids = {.fd = -1}, index = {.fd = -1};
+    struct output ids, index;
     bool sentences = p->plan.kind == DATA_LM1B;
     char name[PART_NAME];
     const char *path = p->plan.sources[p->plan.members[piece->member].source].path;
     struct encoder encoder = {&p->vocabulary, manifest_width(p->vocabulary.size), &ids, sentences ? &index : NULL,
                               part};
+    index.fd = -1;
+    index.sum = NULL;
     manifest_part_name(name, piece->split, piece->number, ".bin");
     enum status status = output_begin(&ids, p->folder, name);
     manifest_part_name(name, piece->split, piece->number, ".idx");

@@ -9,14 +9,14 @@
 
 #include "base/status.h"
 
-enum { OUTPUT_BUFFER = 1 << 20 };
+enum { OUTPUT_BUFFER = 1 << 16 };
 
 struct output {
     char path[PATH_MAX], beside[PATH_MAX];
     int fd;
     int64_t used, bytes; /* in the buffer; in all */
-    char *buffer;        /* [OUTPUT_BUFFER], owned */
     void *sum;           /* of XXH3, owned */
+    char buffer[OUTPUT_BUFFER];
 };
 
 /* Opens folder/name.tmp. STATUS_WRITE, here and below, naming the file; output_end is called in any case. */
