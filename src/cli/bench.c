@@ -13,7 +13,7 @@
 #include "train/optimizer.h"
 #include "train/step.h"
 
-enum { SYMBOLS = 205 }; /* distinct bytes of enwik8 */
+enum { SYMBOLS = 205 /* distinct bytes of enwik8 */, CLASSES = 2 };
 static const double MIB = 1 << 20;
 
 static int compare(const void *a, const void *b) {
@@ -323,15 +323,20 @@ enum status cli_bench(const struct arguments *arguments, struct comm *world) {
     enum status status = cli_configure(&config, arguments, world);
     if (status) return status;
     double before = held();
-    status = comm_agree(world, model_init(&model, &config, SYMBOLS, 0, world, true));
+    bool classifier = config.model.kind == MODEL_CLASSIFIER;
+    status =
+        comm_agree(world, model_init(&model, &config, SYMBOLS + classifier, classifier ? CLASSES : 0, world, true));
     if (!status) {
         struct step step;
         model_start(&model);
         step_init(&step, &model);
-        log_info("%d ranks, %lld rows of %lld symbols, memory %lld", world->size, (long long)config.train.batch,
-                 (long long)config.model.segment, (long long)config.model.memory);
+        log_info("%d ranks, %lld rows of %lld symbols, %d different ones, memory %lld", world->size,
+                 (long long)config.train.batch, (long long)config.model.segment, SYMBOLS,
+                 (long long)config.model.memory);
         if (arguments->checkpoint)
             status = bench_checkpoint(&step, arguments->checkpoint);
+        else if (classifier)
+            bench_texts(&step, arguments->steps);
         else
             measure(&step, arguments->steps, before);
         step_free(&step);

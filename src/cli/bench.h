@@ -8,4 +8,7 @@
  * the ratios. Collective over the world, errors agree. */
 enum status bench_checkpoint(struct step *step, const char *folder);
 
+/* Fine-tuning and inference of a classifier: operations a token, tokens a second. Collective over the world. */
+void bench_texts(struct step *step, int64_t steps);
+
 #endif

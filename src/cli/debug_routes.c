@@ -64,6 +64,8 @@ enum status cli_debug_routes(const struct arguments *arguments, struct comm *wor
         return comm_agree(world,
                           status_fail(STATUS_CONFIG, "debug routes: expected one of --record FILE and --replay FILE"));
     enum status status = cli_configure(&config, arguments, world);
+    if (!status && config.model.kind != MODEL_LM)
+        status = comm_agree(world, status_fail(STATUS_CONFIG, "model.kind: expected lm, found classifier"));
     if (!status) status = run_folder_enter(&folder, &config, world);
     if (!status) status = trainer_init(&trainer, &config, world, arguments->resume, NULL);
     if (!status) status = run(&trainer, arguments, world);

@@ -10,11 +10,14 @@ enum status cli_debug_step(const struct arguments *arguments, struct comm *world
     if (!status) status = trainer_init(&trainer, &config, world, arguments->resume, NULL);
     if (!status) {
         task_read(&trainer.task, &trainer.step);
-        status = step_file_write(arguments->out, &trainer.step, trainer.progress.step, trainer.task.tokens,
-                                 trainer.task.targets);
+        const struct task *task = &trainer.task;
+        status =
+            task->classes
+                ? step_file_write_batch(arguments->out, &trainer.step, trainer.progress.step, &task->batch.batch)
+                : step_file_write(arguments->out, &trainer.step, trainer.progress.step, task->tokens, task->targets);
     }
     if (!status)
-        log_info("%s: step %lld, loss %.6f nats per token", arguments->out, (long long)trainer.progress.step,
+        log_info("%s: step %lld, loss %.6f nats", arguments->out, (long long)trainer.progress.step,
                  trainer.step.stats.loss);
     trainer_free(&trainer);
     return status;

@@ -27,9 +27,9 @@ static enum status run(struct loaded *loaded, enum split split, const struct arg
         snprintf(noise, sizeof noise, ", noise %g (seed %lld)", arguments->noise, (long long)arguments->seed);
     enum status status = evaluate(&result, &loaded->model, &loaded->text, split, loaded->step, &arenas, NULL);
     if (!status)
-        log_info("%s: loss %.6f nats, %.4f bpc, perplexity %.3f, %lld tokens, after step %lld%s", split_names[split],
-                 result.loss, result.loss / M_LN2, exp(result.loss), (long long)result.tokens, (long long)loaded->step,
-                 noise);
+        log_info("%s: loss %.6f nats, %.4f %s, perplexity %.3f, %lld tokens, after step %lld%s", split_names[split],
+                 result.loss, result.loss / M_LN2, loaded->vocabulary.bytes ? "bpc" : "bits a word", exp(result.loss),
+                 (long long)result.tokens, (long long)loaded->step, noise);
     if (!status && !isfinite(result.loss))
         status =
             comm_agree(loaded->model.world, status_fail(STATUS_NOT_FINITE, "%s: expected a finite loss, found %g nats",

@@ -4,18 +4,18 @@
 
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/input.h"
 #include "train/checkpoint.h"
 #include "train/generate.h"
 #include "train/start.h"
 
-/* Of rank 0's standard input, all of it. Collective; the caller frees it. */
+/* All of rank 0's standard input, on every rank. Collective; the caller frees it. */
 static char *read_prompt(struct comm *world) {
-    char *text = NULL;
-    size_t room = 0;
-    ssize_t length = world->rank == 0 ? getdelim(&text, &room, '\0', stdin) : 0;
-    int64_t bytes = length > 0 ? length : 0;
+    struct input input = {0};
+    while (!input.end) input_more(&input, world);
+    int64_t bytes = (int64_t)input.size;
     comm_broadcast(world, &bytes, sizeof bytes, 0);
-    text = realloc(text, (size_t)bytes + 1);
+    char *text = world->rank == 0 ? input.bytes : malloc((size_t)bytes + 1);
     if (!text) FATAL("out of memory");
     if (bytes) comm_broadcast(world, text, bytes, 0);
     text[bytes] = '\0';

@@ -44,7 +44,7 @@ static enum status show(struct archive *archive) {
         log_info("%s: %lld", integers[i], (long long)value);
     }
     TRY(archive_read_real(archive, "best_valid", &best));
-    log_info("best_valid: %g nats", best);
+    log_info("best_valid: %g (nats; of a classifier 1 - accuracy)", best);
     for (size_t i = 0; i < sizeof texts / sizeof *texts; ++i) {
         TRY(archive_read_text(archive, texts[i], &text));
         log_info("%s: %s", texts[i], text);

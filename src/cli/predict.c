@@ -1,10 +1,12 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/input.h"
 #include "train/checkpoint.h"
 #include "train/classify.h"
 #include "train/start.h"
@@ -19,6 +21,7 @@ struct predictor {
     char *names, **classes; /* [C] into names */
     int64_t n_classes;
     int64_t step;
+    struct input input;
     struct text_batch batch;
     struct pass_memory arenas;
     real *logits; /* [ROWS, C] */
@@ -34,6 +37,8 @@ static enum status predictor_open(struct predictor *p, const struct arguments *a
                                              "%s: expected a classifier, found a language model: "
                                              "vqmoe finetune makes one of it",
                                              path));
+    if (!p->vocabulary.bytes)
+        return comm_agree(world, status_fail(STATUS_CHECKPOINT, "%s: expected a model of bytes, found words", path));
     TRY(checkpoint_read_classes(path, world, &p->names, &p->classes, &p->n_classes));
     TRY(start_operations(&p->config, world));
     TRY(comm_agree(world, model_init(&p->model, &p->config, p->vocabulary.size + 1, p->n_classes, world, false)));
@@ -45,6 +50,7 @@ static enum status predictor_open(struct predictor *p, const struct arguments *a
 }
 
 static void predictor_free(struct predictor *p) {
+    input_free(&p->input);
     text_batch_free(&p->batch);
     vocabulary_free(&p->vocabulary);
     free(p->classes);
@@ -54,20 +60,25 @@ static void predictor_free(struct predictor *p) {
     free(p->logits);
 }
 
-/* The next lines of standard input, on rank 0. Returns how many. */
-static int64_t read_lines(struct predictor *p) {
-    char *line = NULL;
-    size_t room = 0;
+/* Encodes the lines that are there, at most ROWS, the last one without its end where there is no more; on rank 0.
+ * Returns how many. */
+static int64_t take_lines(struct predictor *p) {
+    struct input *in = &p->input;
     int64_t count = 0, at = 0;
-    for (ssize_t size; count < ROWS && (size = getline(&line, &room, stdin)) >= 0; ++count) {
+    size_t used = 0;
+    while (count < ROWS && used < in->size) {
+        const char *line = in->bytes + used, *stop = memchr(line, '\n', in->size - used);
+        if (!stop && !in->end) break;
+        size_t size = stop ? (size_t)(stop - line) : in->size - used;
         bool truncated;
-        int64_t n =
-            text_encode(line, size, &p->vocabulary, p->config.classifier.length, p->batch.tokens + at, &truncated);
-        p->batch.lengths[count] = (int32_t)n;
+        int64_t n = text_encode(line, (int64_t)size, &p->vocabulary, p->config.classifier.length, p->batch.tokens + at,
+                                &truncated);
+        p->batch.lengths[count++] = (int32_t)n;
         p->truncated += truncated;
         at += n;
+        used += size + (stop != NULL);
     }
-    free(line);
+    if (used) input_use(in, used);
     return count;
 }
 
@@ -89,13 +100,18 @@ static void print(const struct predictor *p, int64_t count) {
     fflush(stdout);
 }
 
+/* A line is answered as soon as it is there. */
 static void predict(struct predictor *p) {
     struct comm *world = p->model.world;
     double seconds = 0;
     for (;;) {
-        int64_t count = world->rank == 0 ? read_lines(p) : 0;
+        int64_t count = world->rank == 0 ? take_lines(p) : 0;
         comm_broadcast(world, &count, sizeof count, 0);
-        if (!count) break;
+        if (!count && p->input.end) break;
+        if (!count) {
+            input_more(&p->input, world);
+            continue;
+        }
         double from = clock_seconds();
         share(p, count);
         classify(p->logits, &p->model, &p->batch.batch, p->step, &p->arenas);

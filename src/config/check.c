@@ -94,6 +94,8 @@ enum status config_check_resumed(const struct config *config, const struct confi
                                         "quantizer.straight_through",
                                         "quantizer.contribution",
                                         "quantizer.decay",
+                                        "classifier.length",
+                                        "classifier.weights",
                                         "train.batch"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char now[CONFIG_TEXT], then[CONFIG_TEXT];

@@ -106,8 +106,9 @@ enum status config_load_json(struct config *config, const char *json, const char
 enum status config_load_finetune(struct config *config, const char *json, const char *source, const char *const *files,
                                  int n_files, const char *const *overrides, int n_overrides) {
     static const char *const sections[] = {"model", "moe", "router", "quantizer", NULL};
-    static const char *const others[] = {"model.kind=classifier", "model.memory=0",     "moe.mode=discrete",
-                                         "optim.lr=0.0001",       "train.log_every=50", "eval.batch=32"};
+    static const char *const others[] = {"model.kind=classifier", "model.memory=0",      "moe.mode=discrete",
+                                         "optim.lr=0.0001",       "diagnostics.every=0", "train.log_every=50",
+                                         "eval.batch=32"};
     struct loader loader = {0};
     enum status status = loader_read_json(&loader, json, source, sections);
     for (size_t i = 0; i < sizeof others / sizeof *others && !status; i++) status = read_override(&loader, others[i]);

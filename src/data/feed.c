@@ -34,7 +34,8 @@ static void begin_epoch(const struct feed *feed, struct sentence_order *order, i
     open_part(feed, order);
 }
 
-static struct rest take_sentence(const struct feed *feed, struct sentence_order *order) {
+/* STATUS_DATA: the part's .idx file is damaged. */
+static enum status take_sentence(const struct feed *feed, struct sentence_order *order, struct rest *rest) {
     if (order->taken == feed->places) begin_epoch(feed, order, order->epoch + 1);
     if (order->index == part_of(feed, order)->sentences) {
         order->nth++;
@@ -43,7 +44,11 @@ static struct rest take_sentence(const struct feed *feed, struct sentence_order 
     const struct text_part *part = part_of(feed, order);
     int64_t i = permutation_at(&order->sentences, order->index++);
     order->taken++;
-    return (struct rest){part->first + part->begin[i], part->begin[i + 1] - part->begin[i]};
+    if (part->begin[i] >= part->begin[i + 1] || part->begin[i + 1] > part->begin[part->sentences])
+        return status_fail(STATUS_DATA, "%s: sentence %lld in its .idx file: expected tokens up to %u, found %u to %u",
+                           part->path, (long long)i, part->begin[part->sentences], part->begin[i], part->begin[i + 1]);
+    *rest = (struct rest){part->first + part->begin[i], part->begin[i + 1] - part->begin[i]};
+    return STATUS_OK;
 }
 
 static void seek_order(const struct feed *feed, struct sentence_order *order, int64_t epoch, int64_t taken) {
@@ -105,7 +110,7 @@ bool feed_seek(struct feed *feed, int64_t epoch, int64_t place, const struct res
 /* One row of the batch: into `tokens` and `targets`, where they are wanted (not NULL). */
 static enum status fill_row(struct feed *feed, struct rest *rest, int32_t *tokens, int32_t *targets) {
     for (int64_t filled = 0; filled < feed->segment;) {
-        if (!rest->count) *rest = take_sentence(feed, &feed->next);
+        if (!rest->count) TRY(take_sentence(feed, &feed->next, rest));
         int64_t n = feed->segment - filled < rest->count ? feed->segment - filled : rest->count;
         if (tokens) {
             TRY(text_read(feed->text, SPLIT_TRAIN, rest->from, n, tokens + filled));

@@ -124,11 +124,11 @@ enum status prepare_begin(struct preparation *p) {
     p->lock = -1;
     snprintf(p->folder, sizeof p->folder, "%s", folder);
     snprintf(p->work, sizeof p->work, "%s/work", folder);
-    if (!folder[0]) return status_fail(STATUS_CONFIG, "data.prepared: expected a folder to write, found none");
     if (p->config->data.kind > DATA_LM1B)
         return status_fail(STATUS_CONFIG,
                            "data.kind: expected enwik8, text8, text, words or lm1b, found labelled texts, "
                            "which are read as they are");
+    if (!folder[0]) return status_fail(STATUS_CONFIG, "data.prepared: expected a folder to write, found none");
     return p->rank ? STATUS_OK : begin(p);
 }
 

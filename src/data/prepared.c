@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "data/manifest.h"
 #include "data/sha256.h"
@@ -98,6 +99,7 @@ static enum status open_split(struct text *text, const struct manifest *m, enum 
         struct text_part *part = &split->parts[split->n_parts++];
         TRY(open_part(part, m, s, i, folder));
         part->first = split->symbols;
+        text->sum = hash_splitmix64(text->sum ^ m->splits[s].parts[i].sum) ^ m->splits[s].parts[i].index;
         split->symbols += part->symbols;
         split->sentences += part->sentences;
     }

@@ -56,6 +56,10 @@ enum status records_add(struct records *records, const char *text, int64_t size,
     trim(&label, &label_size);
     if (size == 0) return status_fail(STATUS_DATA, "%s:%s: expected a text, found an empty one", records->path, place);
     if (label_size == 0) return status_fail(STATUS_DATA, "%s:%s: expected a label, found none", records->path, place);
+    for (int64_t i = 0; i < label_size; ++i) /* names stand in lines and columns */
+        if ((unsigned char)label[i] < ' ' || label[i] == 127)
+            return status_fail(STATUS_DATA, "%s:%s: expected a label without control characters, found byte %d",
+                               records->path, place, (unsigned char)label[i]);
     if (size > INT32_MAX)
         return status_fail(STATUS_DATA, "%s:%s: expected a text of at most %d bytes, found %lld", records->path, place,
                            INT32_MAX, (long long)size);

@@ -49,7 +49,10 @@ enum status text_open(struct text *text, const struct config *config) {
     struct text opened = {0};
     bool prepared = config->data.prepared[0] != '\0';
     enum status status = STATUS_OK;
-    if (!prepared && config->data.kind > DATA_TEXT)
+    if (config->data.kind > DATA_LM1B)
+        status =
+            status_fail(STATUS_CONFIG, "data.kind: expected enwik8, text8, text, words or lm1b, found labelled texts");
+    else if (!prepared && config->data.kind > DATA_TEXT)
         status = status_fail(STATUS_DATA, "data.prepared: expected the folder of `vqmoe data prepare` where data.kind "
                                           "is words or lm1b, found none");
     if (!status) status = prepared ? text_open_prepared(&opened, config) : text_open_raw(&opened, config);

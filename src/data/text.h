@@ -51,6 +51,7 @@ struct text_split {
 };
 
 struct text {
+    uint64_t sum; /* of prepared parts: of their checksums, in order; 0: raw */
     struct vocabulary vocabulary;
     struct text_split splits[SPLITS];
     struct text_map maps[SPLITS]; /* raw */

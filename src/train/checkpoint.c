@@ -243,6 +243,7 @@ void checkpoint_snapshot(struct snapshot *snapshot, struct step *step, struct di
     put_attributes(snapshot, step, progress);
     put_vocabulary(snapshot, legend->vocabulary, model->world->rank == 0);
     put_classes(snapshot, legend);
+    if (legend->data) snapshot_put_int(snapshot, "data", (int64_t)legend->data);
     checkpoint_put_arrays(snapshot, "/parameters", model, false, params->data);
     checkpoint_put_arrays(snapshot, "/state", model, true, params->data);
     checkpoint_put_arrays(snapshot, "/moments/first", model, false, params->m);
@@ -320,7 +321,7 @@ static enum status check_vocabulary(struct archive *archive, const struct vocabu
     return status;
 }
 
-static enum status check_classes(struct archive *archive, const struct legend *legend) {
+enum status checkpoint_check_classes(struct archive *archive, const struct legend *legend) {
     char *ours = join_classes(legend);
     const char *theirs;
     if (!ours) return STATUS_OK;
@@ -330,6 +331,19 @@ static enum status check_classes(struct archive *archive, const struct legend *l
                              archive_path(archive), (long long)legend->n_classes);
     free(ours);
     return status;
+}
+
+/* A cursor means nothing in other prepared data. */
+static enum status check_data(struct archive *archive, const struct legend *legend) {
+    int64_t theirs;
+    if (!legend->data) return STATUS_OK;
+    TRY(archive_read_int(archive, "data", &theirs));
+    if (theirs == (int64_t)legend->data) return STATUS_OK;
+    return status_fail(
+        STATUS_CHECKPOINT,
+        "%s: data: expected checksum %016llx of the parts in data.prepared, found %016llx: a run goes on "
+        "with the data it began with",
+        archive_path(archive), (unsigned long long)legend->data, (unsigned long long)theirs);
 }
 
 /* What no shape tells apart: another norm, segment, text, ... */
@@ -358,7 +372,8 @@ static enum status resume(struct archive *archive, struct step *step, struct dia
     struct params *params = &step->model->params;
     TRY(checkpoint_check_version(archive));
     TRY(check_vocabulary(archive, legend->vocabulary));
-    TRY(check_classes(archive, legend));
+    TRY(checkpoint_check_classes(archive, legend));
+    TRY(check_data(archive, legend));
     TRY(check_configuration(archive, step->model->config)); /* says more than a missing array would */
     TRY(read_progress(archive, progress));
     TRY(read_cursor(archive, step, progress));

@@ -16,6 +16,7 @@ struct legend {
     const struct vocabulary *vocabulary;
     char *const *classes; /* [n_classes] names */
     int64_t n_classes;    /* 0: a language model */
+    uint64_t data;        /* of struct text; 0: nothing to hold it against */
 };
 
 /* Where a run stands, beside its parameters. */
@@ -57,7 +58,7 @@ enum status checkpoint_read_parameters(const char *path, struct model *model);
 /* For a new run: of parameters and state those that the file has in the same shape (state of one router or quantizer
  * together or not at all), and what is by symbol for the symbols, words or bytes, that both have; the others stay as
  * they are; says what was taken and what was left, here and there. STATUS_CHECKPOINT where nothing fits. */
-enum status checkpoint_init_from(const char *path, struct model *model, const struct vocabulary *ours);
+enum status checkpoint_init_from(const char *path, struct model *model, const struct legend *legend);
 
 /* ---- Parts of it, under any name: used by step files too. Reading is for each rank alone ---- */
 

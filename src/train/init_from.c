@@ -12,6 +12,7 @@ static const enum h5_type real_type = sizeof(real) == sizeof(double) ? H5T_FLOAT
 
 /* Symbols of the file and ours. */
 struct symbols {
+    bool same_classes; /* of two classifiers; else true */
     bool same;
     int64_t V;        /* of the file */
     int32_t *becomes; /* [V] our symbol, -1: we have none */
@@ -38,6 +39,7 @@ static bool fits(const struct archive *archive, const struct model *model, const
     char name[H5_MAX_NAME];
     name_in_file(name, p);
     const struct h5_array *found = archive_find(archive, name);
+    if (!strncmp(p->name, "head.output.", 12) && !symbols->same_classes) return false;
     enum kind kind = kind_of(model, p);
     if (!found || found->rank != p->rank || (kind == BY_CLUSTER && !symbols->same)) return false;
     int axes = kind == BY_SYMBOL;
@@ -122,10 +124,13 @@ static void match(struct symbols *symbols, const struct vocabulary *theirs, cons
     }
 }
 
-static enum status match_symbols(struct archive *archive, const struct vocabulary *ours, struct symbols *symbols) {
+static enum status match_symbols(struct archive *archive, const struct legend *legend, struct symbols *symbols) {
+    const struct vocabulary *ours = legend->vocabulary;
     struct vocabulary theirs;
     TRY(checkpoint_vocabulary_of(archive, &theirs));
     match(symbols, &theirs, ours);
+    symbols->same_classes = checkpoint_check_classes(archive, legend) == STATUS_OK;
+    status_clear();
     if (!symbols->same)
         log_info(
             "%s: %lld %s, other than the %lld %s of the data: of what is by symbol the rows of the %lld that both have",
@@ -151,19 +156,19 @@ static enum status take_all(struct archive *archive, struct model *model, const 
                  : status_fail(STATUS_CHECKPOINT, "%s: expected arrays of this model's shapes, found none", path);
 }
 
-static enum status init_from(struct archive *archive, struct model *model, const struct vocabulary *ours) {
+static enum status init_from(struct archive *archive, struct model *model, const struct legend *legend) {
     struct symbols symbols = {0};
     TRY(checkpoint_check_version(archive));
-    TRY(match_symbols(archive, ours, &symbols));
+    TRY(match_symbols(archive, legend, &symbols));
     enum status status = take_all(archive, model, &symbols);
     free(symbols.becomes);
     return status;
 }
 
-enum status checkpoint_init_from(const char *path, struct model *model, const struct vocabulary *ours) {
+enum status checkpoint_init_from(const char *path, struct model *model, const struct legend *legend) {
     struct archive *archive;
     TRY(archive_open(&archive, path, model->world));
-    enum status status = init_from(archive, model, ours);
+    enum status status = init_from(archive, model, legend);
     archive_close(archive);
     return comm_agree(model->world, status);
 }

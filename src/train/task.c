@@ -34,10 +34,11 @@ void task_tell(const struct task *task, struct progress *progress) { task->kind-
 
 enum status task_seek(struct task *task, const struct progress *progress, const char *path) {
     if (progress->step >= 0 && task->kind->seek(task, progress)) return STATUS_OK;
-    return status_fail(STATUS_CHECKPOINT,
-                       "%s: segment: expected one of the %lld of an epoch, found %lld: data.train, train.batch or "
-                       "model.segment is another one",
-                       path, (long long)task->per_epoch, (long long)progress->segment);
+    return status_fail(
+        STATUS_CHECKPOINT,
+        "%s: segment: expected one of the %lld of an epoch, found %lld: the training data, train.batch or "
+        "model.segment is another one",
+        path, (long long)task->per_epoch, (long long)progress->segment);
 }
 
 void task_read(struct task *task, const struct step *step) {

@@ -13,12 +13,12 @@
 
 /* Of a split. */
 struct score {
-    double loss;     /* nats per token; per example */
-    int64_t count;   /* targets scored: tokens, examples */
-    double accuracy; /* fractions; NAN: a language model's */
-    double macro_f1;
-    double figure; /* the lower the better: what the best checkpoint is chosen by. loss; 1 - accuracy */
-    int stop;      /* of struct verdict, with STATUS_REQUEUE */
+    double loss;               /* nats per token; per example */
+    int64_t count;             /* targets scored: tokens, examples */
+    double accuracy, macro_f1; /* fractions; NAN: a language model's */
+    double figure;             /* the lower the better, what the best checkpoint is chosen by: loss; 1 - accuracy */
+    double seconds;            /* that it took; the caller's */
+    int stop;                  /* of struct verdict, with STATUS_REQUEUE */
 };
 
 /* Room for a batch of labelled texts. */

@@ -50,7 +50,7 @@ static enum status classifier_open(struct task *task, const char *from) {
     }
     task->V = task->alphabet.size + 1; /* `<S>` */
     task->classes = task->labelled.n_classes;
-    task->legend = (struct legend){&task->alphabet, task->labelled.classes, task->classes};
+    task->legend = (struct legend){&task->alphabet, task->labelled.classes, task->classes, 0};
     task->per_epoch = batches_per_epoch(&task->batches);
     return STATUS_OK;
 }

@@ -23,7 +23,7 @@ static enum status open_data(struct task *task) {
 static enum status language_open(struct task *task, const char *from) {
     (void)from; /* the text has its own symbols; a checkpoint is held against them when it is read */
     TRY(comm_agree(task->world, open_data(task)));
-    task->legend.vocabulary = &task->text.vocabulary;
+    task->legend = (struct legend){.vocabulary = &task->text.vocabulary, .data = task->text.sum};
     task->V = task->text.vocabulary.size;
     task->per_epoch = task->feed.places;
     return STATUS_OK;
@@ -77,7 +77,12 @@ static enum status language_score(struct task *task, struct score *score, struct
                                   int64_t step, struct pass_memory *arenas, const struct control *control) {
     struct evaluation result;
     enum status status = evaluate(&result, model, &task->text, split, step, arenas, control);
-    *score = (struct score){result.loss, result.tokens, NAN, NAN, result.loss, result.stop};
+    *score = (struct score){.loss = result.loss,
+                            .count = result.tokens,
+                            .accuracy = NAN,
+                            .macro_f1 = NAN,
+                            .figure = result.loss,
+                            .stop = result.stop};
     return status;
 }
 

@@ -27,6 +27,7 @@ static void resolve(struct config *config, const struct task *task) {
     int64_t epoch = task->classes ? task->per_epoch : 0;
     if (epoch && config->train.epochs) config->train.steps = config->train.epochs * epoch;
     if (!config->eval.every) config->eval.every = epoch ? epoch : 4000;
+    if (epoch) config->diagnostics.every = 0; /* looks are at text */
 }
 
 enum status trainer_init(struct trainer *t, const struct config *config, struct comm *world, const char *resume,
@@ -43,7 +44,7 @@ enum status trainer_init(struct trainer *t, const struct config *config, struct 
     task_tell(&t->task, &t->progress);
     if (resume) return resume_from(t, resume);
     model_start(&t->model);
-    return init_from ? checkpoint_init_from(init_from, &t->model, t->task.legend.vocabulary) : STATUS_OK;
+    return init_from ? checkpoint_init_from(init_from, &t->model, &t->task.legend) : STATUS_OK;
 }
 
 void trainer_free(struct trainer *t) {
@@ -64,7 +65,6 @@ struct run {
     struct saver saver;
     struct slow slow;
     int stop;            /* of struct verdict */
-    int64_t tested_step; /* of the checkpoint that is tested */
     double step_seconds; /* spent in steps since the last line */
     int64_t step_tokens; /* seen in them */
     int64_t steps_since; /* how many they are */
@@ -95,34 +95,38 @@ static enum status save(struct run *run) {
     return saver_save(&run->saver, &t->step, &t->diagnostics, &t->task.legend, &t->progress);
 }
 
-/* Of a split, as a line of metrics. Asked to stop meanwhile, run->stop says so, and there is no line. */
-static enum status score(struct run *run, enum split split, struct score *score) {
+/* Of a split, after `step` updates. Asked to stop meanwhile, run->stop says so, and there is no score. */
+static enum status score(struct run *run, enum split split, int64_t step, struct score *score) {
     struct trainer *t = run->t;
     char figures[TASK_FIGURES];
     double from = clock_seconds();
-    enum status status =
-        task_score(&t->task, score, &t->model, split, t->progress.step, &t->step.arenas, &run->control);
+    enum status status = task_score(&t->task, score, &t->model, split, step, &t->step.arenas, &run->control);
     run->stop = status == STATUS_REQUEUE ? score->stop : run->stop;
     if (status) return status == STATUS_REQUEUE ? STATUS_OK : status;
-    if (!isfinite(score->loss)) {
-        status = check_finite(t);
-        if (!status)
-            status = status_fail(STATUS_NOT_FINITE, "step %lld: expected a finite %s loss, found %g nats",
-                                 (long long)t->progress.step, split_names[split], score->loss);
-        return comm_agree(t->world, status);
+    score->seconds = clock_seconds() - from;
+    if (isfinite(score->loss)) {
+        task_figures(&t->task, score->loss, score->accuracy, score->macro_f1, figures);
+        log_info("step %lld: %s %s", (long long)step, split_names[split], figures);
+        return STATUS_OK;
     }
-    task_figures(&t->task, score->loss, score->accuracy, score->macro_f1, figures);
-    log_info("step %lld: %s %s", (long long)(split == SPLIT_TEST ? run->tested_step : t->progress.step),
-             split_names[split], figures);
+    status = check_finite(t);
+    if (!status)
+        status = status_fail(STATUS_NOT_FINITE, "step %lld: expected a finite %s loss, found %g nats", (long long)step,
+                             split_names[split], score->loss);
+    return comm_agree(t->world, status);
+}
+
+static enum status write_score(struct run *run, enum split split, const struct score *score, int64_t best_step) {
+    const struct trainer *t = run->t;
     struct metrics_line line = {.step = t->progress.step,
                                 .split = split_names[split],
                                 .task = &t->task,
                                 .loss = score->loss,
                                 .accuracy = score->accuracy,
                                 .macro_f1 = score->macro_f1,
-                                .best_step = split == SPLIT_TEST ? run->tested_step : -1,
+                                .best_step = best_step,
                                 .count = score->count,
-                                .per_s = (double)score->count / (clock_seconds() - from)};
+                                .per_s = (double)score->count / score->seconds};
     return comm_agree(t->world, metrics_write(&run->metrics, &line));
 }
 
@@ -132,16 +136,19 @@ static enum status validate(struct run *run, bool *best) {
     struct score valid;
     t->progress.validated = true;
     if (!task_has(&t->task, SPLIT_VALID)) return STATUS_OK;
-    TRY(score(run, SPLIT_VALID, &valid));
+    TRY(score(run, SPLIT_VALID, t->progress.step, &valid));
     t->progress.validated = !run->stop;
-    *best = !run->stop && valid.figure < t->progress.best_valid;
-    if (!*best) return STATUS_OK;
-    t->progress.best_valid = valid.figure;
-    t->progress.best_step = t->progress.step;
-    return STATUS_OK;
+    if (run->stop) return STATUS_OK;
+    *best = valid.figure < t->progress.best_valid;
+    if (*best) {
+        t->progress.best_valid = valid.figure;
+        t->progress.best_step = t->progress.step;
+    }
+    return write_score(run, SPLIT_VALID, &valid, -1);
 }
 
-/* The best checkpoint by validation over the test split; the last one where this folder has no best. */
+/* The best checkpoint by validation over the test split; the last one where this folder has no best. Its line of
+ * metrics comes last: it says that all was done. */
 static enum status test(struct run *run) {
     struct trainer *t = run->t;
     struct score result;
@@ -150,11 +157,12 @@ static enum status test(struct run *run) {
     checkpoints_path(path, t->config.run.dir, t->progress.best_step);
     int64_t there = access(path, F_OK) == 0;
     comm_broadcast(t->world, &there, sizeof there, 0);
-    run->tested_step = there ? t->progress.best_step : t->progress.step;
-    if (run->tested_step != t->progress.step) TRY(checkpoint_read_parameters(path, &t->model));
-    TRY(score(run, SPLIT_TEST, &result));
+    int64_t step = there ? t->progress.best_step : t->progress.step;
+    if (step != t->progress.step) TRY(checkpoint_read_parameters(path, &t->model));
+    TRY(score(run, SPLIT_TEST, step, &result));
     if (run->stop) return STATUS_OK;
-    return task_report(&t->task, t->config.run.dir);
+    TRY(task_report(&t->task, t->config.run.dir));
+    return write_score(run, SPLIT_TEST, &result, step);
 }
 
 static double mean_perplexity(const struct step *step) {
