@@ -84,16 +84,21 @@ static bool is_folder(const char *path) {
 }
 
 /* The configuration that a finished folder answers. */
-static enum status configure_folder(struct config *config, const char *folder) {
-    struct manifest manifest;
+static enum status configure(struct config *config, const struct manifest *manifest, const char *folder) {
     char kind[64], newlines[64], prepared[CONFIG_TEXT + 32];
     const char *overrides[] = {kind, newlines, prepared};
-    enum status status = manifest_read(&manifest, folder);
-    snprintf(kind, sizeof kind, "data.kind=%s", manifest_kinds[manifest.kind]);
-    snprintf(newlines, sizeof newlines, "data.newlines=%s", manifest.newlines == NEWLINES_DROP ? "drop" : "keep");
+    snprintf(kind, sizeof kind, "data.kind=%s", manifest_kinds[manifest->kind]);
+    snprintf(newlines, sizeof newlines, "data.newlines=%s", manifest->newlines == NEWLINES_DROP ? "drop" : "keep");
     snprintf(prepared, sizeof prepared, "data.prepared=%s", folder);
+    return config_load(config, NULL, 0, overrides, 3);
+}
+
+static enum status configure_folder(struct config *config, const char *folder) {
+    struct manifest manifest;
+    enum status status = manifest_read(&manifest, folder);
+    if (!status) status = configure(config, &manifest, folder);
     manifest_free(&manifest);
-    return status ? status : config_load(config, NULL, 0, overrides, 3);
+    return status;
 }
 
 static enum status describe(const struct config *config, bool verify, struct comm *world) {
@@ -113,7 +118,7 @@ static enum status describe(const struct config *config, bool verify, struct com
 }
 
 enum status cli_data_describe(const struct arguments *arguments, struct comm *world) {
-    struct config config;
+    struct config config = {0};
     if (arguments->n_files == 1 && is_folder(arguments->files[0]))
         TRY(comm_agree(world, configure_folder(&config, arguments->files[0])));
     else

@@ -2,10 +2,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/files.h"
 #include "base/log.h"
+#include "data/bytes.h"
 #include "data/output.h"
 #include "data/prepare_private.h"
 #include "data/words.h"
@@ -47,53 +47,17 @@ static enum status load_vocabulary(struct preparation *p) {
 
 /* ---- Parts ---- */
 
-/* Bytes that do not occur lie in gaps; a symbol is its byte less the gaps below. */
-struct gaps {
-    int n;
-    uint8_t end[256], size[256]; /* [n] the byte above the gap, and its length; rising */
-};
-
-static struct gaps gaps_of(const struct vocabulary *v) {
-    struct gaps gaps = {0};
-    for (int byte = 0, size = 0; byte < 256; ++byte) {
-        size = v->symbol_of[byte] < 0 ? size + 1 : 0;
-        bool last = size && byte < 255 && v->symbol_of[byte + 1] >= 0;
-        if (!last) continue;
-        gaps.end[gaps.n] = (uint8_t)(byte + 1);
-        gaps.size[gaps.n++] = (uint8_t)size;
-    }
-    return gaps;
-}
-
-/* The highest gap first: what is above it stays above the others. Compilers make vectors of it. */
-static void close_gaps(const struct gaps *gaps, uint8_t *bytes, int64_t n) {
-    for (int g = gaps->n; g-- > 0;) {
-        uint8_t end = gaps->end[g], size = gaps->size[g];
-        for (int64_t i = 0; i < n; ++i) bytes[i] = (uint8_t)(bytes[i] - (bytes[i] >= end ? size : 0));
-    }
-}
-
-static int64_t drop_line_feeds(uint8_t *bytes, int64_t n) {
-    int64_t kept = 0;
-    for (int64_t i = 0; i < n; ++i) {
-        uint8_t byte = bytes[i];
-        bytes[kept] = byte;
-        kept += byte != LINE_FEED;
-    }
-    return kept;
-}
-
 /* Bytes become symbols where they stand. */
 static enum status put_bytes(const struct preparation *p, struct load *load, struct output *output,
                              struct manifest_part *part) {
-    enum { IN_CACHE = 1 << 13 };
-    const struct gaps gaps = gaps_of(&p->vocabulary);
+    bool seen[256];
+    for (int byte = 0; byte < 256; ++byte) seen[byte] = p->vocabulary.symbol_of[byte] >= 0;
+    const struct gaps gaps = bytes_gaps(seen);
     for (bool more = true; more;) {
         uint8_t *bytes = (uint8_t *)load->bytes;
         part->bytes += load->size;
-        int64_t n = p->plan.newlines == NEWLINES_DROP ? drop_line_feeds(bytes, load->size) : load->size;
-        for (int64_t at = 0; at < n; at += IN_CACHE)
-            close_gaps(&gaps, bytes + at, n - at < IN_CACHE ? n - at : IN_CACHE);
+        int64_t n = p->plan.newlines == NEWLINES_DROP ? bytes_drop_line_feeds(bytes, load->size) : load->size;
+        bytes_close_gaps(bytes, n, &gaps);
         part->tokens += n;
         TRY(output_write(output, bytes, n));
         TRY(stream_next_block(load, &more));
@@ -151,12 +115,14 @@ static enum status put_words(struct encoder *e, const struct load *load, const c
 /* The files of one part; *part: what the manifest says of it. */
 static enum status write_part(struct preparation *p, const struct piece *piece, struct load *load,
                               struct manifest_part *part) {
-    struct output ids = {.fd = -1}, index = {.fd = -1};
+    struct output ids, index;
     bool sentences = p->plan.kind == DATA_LM1B;
     char name[PART_NAME];
     const char *path = p->plan.sources[p->plan.members[piece->member].source].path;
     struct encoder encoder = {&p->vocabulary, manifest_width(p->vocabulary.size), &ids, sentences ? &index : NULL,
                               part};
+    index.fd = -1;
+    index.sum = NULL;
     manifest_part_name(name, piece->split, piece->number, ".bin");
     enum status status = output_begin(&ids, p->folder, name);
     manifest_part_name(name, piece->split, piece->number, ".idx");
@@ -167,6 +133,7 @@ static enum status write_part(struct preparation *p, const struct piece *piece, 
 }
 
 static enum status encode(struct preparation *p, const struct unit *unit, struct load *load) {
+    if (unit->piece < 0) return prepare_digest(p, unit->source);
     const struct piece *piece = &p->plan.pieces[unit->piece];
     struct manifest_part part = {0};
     char name[PREPARE_NAME];
@@ -175,28 +142,34 @@ static enum status encode(struct preparation *p, const struct unit *unit, struct
     return output_note(p->work, name, &part, sizeof part);
 }
 
-/* ---- The stage ---- */
-
-static bool has_size(const struct preparation *p, const struct piece *piece, const char *ending, int64_t bytes) {
-    char name[PART_NAME], path[PATH_MAX];
-    struct stat info;
-    manifest_part_name(name, piece->split, piece->number, ending);
-    snprintf(path, sizeof path, "%s/%s", p->folder, name);
-    return stat(path, &info) == 0 && info.st_size == bytes;
+/* The disk has been writing parts all along: all of them at once take less than each when it ends. */
+static enum status settle(struct preparation *p, const struct unit *unit) {
+    char name[PART_NAME];
+    if (unit->piece < 0) return STATUS_OK;
+    const struct piece *piece = &p->plan.pieces[unit->piece];
+    manifest_part_name(name, piece->split, piece->number, ".bin");
+    TRY(output_sync(p->folder, name));
+    manifest_part_name(name, piece->split, piece->number, ".idx");
+    return p->plan.kind == DATA_LM1B ? output_sync(p->folder, name) : STATUS_OK;
 }
 
+/* ---- The stage ---- */
+
+/* Byte by byte: what a machine had not yet on its disk when it failed is made again. */
 static bool is_done(const struct preparation *p, const struct piece *piece) {
     struct manifest_part part;
-    char name[PREPARE_NAME];
+    char name[PREPARE_NAME], bin[PART_NAME], idx[PART_NAME];
     prepare_name_done(name, piece);
-    return output_read_note(p->work, name, &part, sizeof part) &&
-           has_size(p, piece, ".bin", part.tokens * manifest_width(p->vocabulary.size)) &&
-           (p->plan.kind != DATA_LM1B || has_size(p, piece, ".idx", (part.sentences + 1) * (int64_t)sizeof(uint32_t)));
+    manifest_part_name(bin, piece->split, piece->number, ".bin");
+    manifest_part_name(idx, piece->split, piece->number, ".idx");
+    return output_read_note(p->work, name, &part, sizeof part) && output_has(p->folder, bin, part.sum) &&
+           (p->plan.kind != DATA_LM1B || output_has(p->folder, idx, part.index));
 }
 
 enum status prepare_encode(struct preparation *p) {
-    struct work work = {.p = p, .name = "encoding", .run = encode};
+    struct work work = {.p = p, .name = "encoding", .run = encode, .settle = settle};
     TRY(load_vocabulary(p));
+    prepare_list_digests(&work);
     for (int64_t i = 0; i < p->plan.n_pieces; ++i)
         work_add(&work, (struct unit){.piece = i, .kept = is_done(p, &p->plan.pieces[i])});
     return work_run(&work);

@@ -44,29 +44,29 @@ static void close_parts(struct text_split *split) {
 }
 
 /* The split is one part now, of symbols as the vocabulary has them. */
-static enum status put_in_place(struct text_split *split, uint8_t *noised, int64_t n) {
-    struct text_part *part = calloc(1, sizeof *part);
-    if (!part) return status_fail(STATUS_INTERNAL, "%s: out of memory", split->path);
+static void put_in_place(struct text_split *split, struct text_part *part, uint8_t *noised, int64_t n) {
     *part = (struct text_part){.symbols = n, .ids = noised, .width = 1, .final = true};
     close_parts(split);
     free(split->block_symbols);
     free(split->noised);
     *split = (struct text_split){.path = split->path, .symbols = n, .parts = part, .n_parts = 1, .noised = noised};
-    return STATUS_OK;
 }
 
 enum status noise_split(struct text *text, enum split split, double rate, int64_t seed) {
     struct text_split *source = &text->splits[split];
-    int64_t n = source->symbols;
+    int64_t n = source->symbols, V = text->vocabulary.size;
     if (!text->vocabulary.bytes)
         return status_fail(STATUS_CONFIG, "--noise: expected a text of bytes, found words (%s)", source->path);
     uint8_t *noised = malloc((size_t)(2 * n + 1));
-    if (!noised) return status_fail(STATUS_INTERNAL, "%s: out of memory", source->path);
-    enum status status = copy_symbols(text, split, noised + n);
-    if (!status) {
-        n = apply(noised, noised + n, n, text->vocabulary.size, rate, seed);
-        status = put_in_place(source, noised, n);
+    struct text_part *part = malloc(sizeof *part);
+    enum status status = noised && part ? STATUS_OK : STATUS_INTERNAL;
+    if (status) status_fail(status, "%s: out of memory", source->path);
+    if (!status) status = copy_symbols(text, split, noised + n);
+    if (status) {
+        free(noised);
+        free(part);
+        return status;
     }
-    if (status) free(noised);
-    return status;
+    put_in_place(source, part, noised, apply(noised, noised + n, n, V, rate, seed));
+    return STATUS_OK;
 }

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -15,14 +14,14 @@ static enum status failed(const char *path) {
 }
 
 enum status output_begin(struct output *o, const char *folder, const char *name) {
-    *o = (struct output){.fd = -1};
+    o->sum = NULL;
+    o->used = o->bytes = 0;
     snprintf(o->path, sizeof o->path, "%s/%s", folder, name);
     snprintf(o->beside, sizeof o->beside, "%s/%s.tmp", folder, name);
     o->fd = open(o->beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (o->fd < 0) return failed(o->beside);
-    o->buffer = malloc(OUTPUT_BUFFER);
     o->sum = XXH3_createState();
-    if (!o->buffer || !o->sum) FATAL("out of memory");
+    if (!o->sum) FATAL("out of memory");
     XXH3_64bits_reset(o->sum);
     return STATUS_OK;
 }
@@ -48,14 +47,14 @@ static enum status write_all(struct output *o, const char *bytes, int64_t n) {
 }
 
 static enum status flush(struct output *o) {
-    int64_t used = o->used;
+    enum status status = write_all(o, o->buffer, o->used);
     o->used = 0;
-    return write_all(o, o->buffer, used);
+    return status;
 }
 
 enum status output_write(struct output *o, const void *bytes, int64_t n) {
     TRY(flush(o));
-    if (n >= OUTPUT_BUFFER / 8) return write_all(o, bytes, n);
+    if (n >= OUTPUT_BUFFER / 2) return write_all(o, bytes, n);
     memcpy(o->buffer, bytes, (size_t)n);
     o->used = n;
     return STATUS_OK;
@@ -63,14 +62,35 @@ enum status output_write(struct output *o, const void *bytes, int64_t n) {
 
 enum status output_end(struct output *o, enum status status, uint64_t *sum) {
     if (!status) status = flush(o);
-    if (!status && fsync(o->fd)) status = failed(o->beside);
     if (o->fd >= 0 && close(o->fd) && !status) status = failed(o->beside);
     if (!status && rename(o->beside, o->path)) status = failed(o->path);
     if (status && o->fd >= 0) unlink(o->beside);
     if (sum && o->sum) *sum = XXH3_64bits_digest(o->sum);
     XXH3_freeState(o->sum);
-    free(o->buffer);
     return status;
+}
+
+enum status output_sync(const char *folder, const char *name) {
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    enum status status = fd < 0 || fsync(fd) ? failed(path) : STATUS_OK;
+    if (fd >= 0) close(fd);
+    return status;
+}
+
+bool output_has(const char *folder, const char *name, uint64_t sum) {
+    char path[PATH_MAX], block[OUTPUT_BUFFER];
+    XXH3_state_t *state = XXH3_createState();
+    if (!state) FATAL("out of memory");
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "re");
+    XXH3_64bits_reset(state);
+    for (size_t n; file && (n = fread(block, 1, OUTPUT_BUFFER, file)) > 0;) XXH3_64bits_update(state, block, n);
+    bool same = file && !ferror(file) && XXH3_64bits_digest(state) == sum;
+    if (file) fclose(file);
+    XXH3_freeState(state);
+    return same;
 }
 
 enum status output_file(const char *folder, const char *name, const void *bytes, int64_t n) {
@@ -78,6 +98,7 @@ enum status output_file(const char *folder, const char *name, const void *bytes,
     enum status status = output_begin(&output, folder, name);
     if (!status) status = output_write(&output, bytes, n);
     status = output_end(&output, status, NULL);
+    if (!status) status = output_sync(folder, name);
     if (!status && !files_sync_entry(output.path)) status = failed(output.path);
     return status;
 }

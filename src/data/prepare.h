@@ -25,9 +25,9 @@ enum { PREPARE_THREADS = 16 }; /* at most: each holds a piece */
 
 /* The stages, each on all ranks, which agree on the status after each; the first error ends the preparation.
  *   begin       rank 0: what is to be read, and whether the folder is of the same; takes its lock
- *   survey      each its share: SHA-256 of the sources, the words (or bytes) of the pieces
+ *   survey      each its share: the words (or bytes) of the pieces
  *   vocabulary  rank 0: of words
- *   encode      each its share: the parts
+ *   encode      each its share: the parts, and SHA-256 of the sources (the survey has that of a source of one piece)
  *   end         rank 0: the manifest; removes FOLDER/work
  * STATUS_CONFIG: no data.prepared, another job at it, a folder made otherwise; STATUS_DATA: a source is not what it
  * should be; STATUS_WRITE; STATUS_REQUEUE: asked to stop, and what is finished is kept. */

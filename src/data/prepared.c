@@ -60,7 +60,11 @@ static enum status map_sized(struct text_map *map, const char *folder, const cha
 
 /* Its first and last entry; all of it is looked at by `data describe --verify`. */
 static enum status check_sentences(const struct text_part *part, int64_t tokens) {
-    int64_t first = part->begin[0], last = part->begin[part->sentences];
+    int64_t first = -1, last = -1;
+    if (part->begin) {
+        first = part->begin[0];
+        last = part->begin[part->sentences];
+    }
     if (first == 0 && last == tokens - 1) return STATUS_OK;
     return status_fail(STATUS_DATA, "%s: expected sentences from token 0 to %lld in its .idx file, found %lld to %lld",
                        part->path, (long long)tokens - 1, (long long)first, (long long)last);

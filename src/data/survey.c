@@ -1,4 +1,4 @@
-/* The first stages of a preparation: digests, and the symbols that there are. */
+/* The first stages of a preparation: the symbols that there are; and digests. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -7,6 +7,7 @@
 
 #include "base/files.h"
 #include "base/log.h"
+#include "data/bytes.h"
 #include "data/counts.h"
 #include "data/output.h"
 #include "data/prepare_private.h"
@@ -22,6 +23,10 @@ void prepare_name_digest(char name[PREPARE_NAME], int64_t source) {
 
 void prepare_name_seen(char name[PREPARE_NAME], const struct piece *piece) {
     snprintf(name, PREPARE_NAME, "seen-%s-%05lld", split_names[piece->split], (long long)piece->number);
+}
+
+static void prepare_name_counts(char name[PREPARE_NAME], const struct piece *piece) {
+    snprintf(name, PREPARE_NAME, "counts-%05lld", (long long)piece->number);
 }
 
 /* ---- Digests ---- */
@@ -43,7 +48,7 @@ static enum status sum_file(const char *path, struct sha256 *sum) {
     return fd < 0 || got < 0 ? status_fail(STATUS_DATA, "%s: cannot read: %s", path, strerror(cause)) : STATUS_OK;
 }
 
-static enum status digest(const struct preparation *p, int64_t source) {
+enum status prepare_digest(const struct preparation *p, int64_t source) {
     char text[SHA256_TEXT];
     struct sha256 *sum = sha256_new();
     enum status status = sum_file(p->plan.sources[source].path, sum);
@@ -75,7 +80,7 @@ static enum status see_blocks(const struct preparation *p, struct load *load, co
     for (bool more = true; more;) {
         if (p->plan.kind == DATA_TEXT8) TRY(check_text8(load, path));
         if (sum) sha256_add(sum, load->bytes, (size_t)load->size);
-        for (int64_t i = 0; i < load->size; ++i) seen[(unsigned char)load->bytes[i]] = true;
+        bytes_see((const uint8_t *)load->bytes, load->size, seen);
         TRY(stream_next_block(load, &more));
     }
     return STATUS_OK;
@@ -96,13 +101,16 @@ static enum status see_bytes(const struct preparation *p, const struct piece *pi
 static enum status write_counts(const struct preparation *p, const struct piece *piece, const struct load *load) {
     struct output output;
     char name[PREPARE_NAME];
+    uint64_t sum;
     struct counts *counts = counts_new();
     counts_add(counts, load->bytes, load->size);
-    prepare_name_seen(name, piece);
+    prepare_name_counts(name, piece);
     enum status status = output_begin(&output, p->work, name);
     if (!status) status = counts_write(counts, &output);
     counts_free(counts);
-    return output_end(&output, status, NULL);
+    TRY(output_end(&output, status, &sum));
+    prepare_name_seen(name, piece);
+    return output_note(p->work, name, &sum, sizeof sum);
 }
 
 static enum status count_words(const struct preparation *p, const struct piece *piece, const struct load *load,
@@ -117,7 +125,6 @@ static enum status count_words(const struct preparation *p, const struct piece *
 }
 
 static enum status survey(struct preparation *p, const struct unit *unit, struct load *load) {
-    if (unit->piece < 0) return digest(p, unit->source);
     const struct piece *piece = &p->plan.pieces[unit->piece];
     const char *path = p->plan.sources[p->plan.members[piece->member].source].path;
     return plan_has_lines(&p->plan) ? count_words(p, piece, load, path) : see_bytes(p, piece, load, path);
@@ -144,12 +151,15 @@ static bool has_digest(const struct preparation *p, int64_t source) {
 }
 
 static bool is_seen(const struct preparation *p, const struct piece *piece) {
-    char name[PREPARE_NAME], path[PATH_MAX];
-    bool seen[256];
+    char name[PREPARE_NAME], counts[PREPARE_NAME];
+    bool seen[256], there;
+    uint64_t sum;
     prepare_name_seen(name, piece);
-    snprintf(path, sizeof path, "%s/%s", p->work, name);
-    bool there =
-        plan_has_lines(&p->plan) ? access(path, F_OK) == 0 : output_read_note(p->work, name, seen, sizeof seen);
+    prepare_name_counts(counts, piece);
+    if (plan_has_lines(&p->plan))
+        there = output_read_note(p->work, name, &sum, sizeof sum) && output_has(p->work, counts, sum);
+    else
+        there = output_read_note(p->work, name, seen, sizeof seen);
     return there && (!is_whole(&p->plan, piece) || has_digest(p, p->plan.members[piece->member].source));
 }
 
@@ -158,7 +168,7 @@ static bool is_surveyed(const struct plan *plan, const struct piece *piece) {
     return !plan_has_lines(plan) || (plan->vocabulary < 0 && piece->split == SPLIT_TRAIN);
 }
 
-static void list_units(struct work *work) {
+void prepare_list_digests(struct work *work) {
     const struct plan *plan = &work->p->plan;
     bool *summed = calloc((size_t)plan->n_sources, sizeof *summed);
     if (!summed) FATAL("out of memory");
@@ -167,16 +177,15 @@ static void list_units(struct work *work) {
             summed[plan->members[plan->pieces[i].member].source] = true;
     for (int64_t i = 0; i < plan->n_sources; ++i)
         if (!summed[i]) work_add(work, (struct unit){.piece = -1, .source = i, .kept = has_digest(work->p, i)});
-    for (int64_t i = 0; i < plan->n_pieces; ++i)
-        if (is_surveyed(plan, &plan->pieces[i]))
-            work_add(work, (struct unit){.piece = i, .kept = is_seen(work->p, &plan->pieces[i])});
     free(summed);
 }
 
 enum status prepare_survey(struct preparation *p) {
     struct work work = {.p = p, .name = "survey", .run = survey};
     TRY(read_plan(p));
-    list_units(&work);
+    for (int64_t i = 0; i < p->plan.n_pieces; ++i)
+        if (is_surveyed(&p->plan, &p->plan.pieces[i]))
+            work_add(&work, (struct unit){.piece = i, .kept = is_seen(p, &p->plan.pieces[i])});
     return work_run(&work);
 }
 
@@ -196,7 +205,7 @@ static enum status merge(const struct preparation *p, char **lines, int64_t *len
         const struct piece *piece = &plan->pieces[i];
         char name[PREPARE_NAME];
         if (piece->split != SPLIT_TRAIN) continue;
-        prepare_name_seen(name, piece);
+        prepare_name_counts(name, piece);
         snprintf(paths[piece->number], PATH_MAX, "%s/%s", p->work, name);
         files_await(paths[piece->number]);
         list[piece->number] = paths[piece->number];
@@ -232,18 +241,26 @@ static enum status take_fields(const char *path, char **lines, int64_t *length) 
 }
 
 /* Specials that are not among the lines come first. */
+static enum status put_words(const struct preparation *p, const struct vocabulary *v, const char *lines, int64_t length,
+                             struct output *output) {
+    for (const char *const *special = p->plan.kind == DATA_LM1B ? s_unk : eos_unk; *special; ++special) {
+        int64_t n = (int64_t)strlen(*special);
+        if (v->size && vocabulary_find(v, *special, n) >= 0) continue;
+        TRY(output_put(output, *special, n));
+        TRY(output_put(output, "\n", 1));
+    }
+    return output_write(output, lines, length);
+}
+
 static enum status write_words(const struct preparation *p, const struct vocabulary *v, const char *lines,
                                int64_t length) {
     struct output output;
+    uint64_t sum;
     enum status status = output_begin(&output, p->folder, VOCABULARY_FILE);
-    for (const char *const *special = p->plan.kind == DATA_LM1B ? s_unk : eos_unk; *special && !status; ++special) {
-        int64_t n = (int64_t)strlen(*special);
-        if (v->size && vocabulary_find(v, *special, n) >= 0) continue;
-        status = output_put(&output, *special, n);
-        if (!status) status = output_put(&output, "\n", 1);
-    }
-    if (!status) status = output_write(&output, lines, length);
-    return output_end(&output, status, NULL);
+    if (!status) status = put_words(p, v, lines, length, &output);
+    TRY(output_end(&output, status, &sum));
+    TRY(output_sync(p->folder, VOCABULARY_FILE));
+    return output_note(p->work, "vocabulary", &sum, sizeof sum);
 }
 
 static enum status make_words(struct preparation *p) {
@@ -260,9 +277,10 @@ static enum status make_words(struct preparation *p) {
 }
 
 enum status prepare_vocabulary(struct preparation *p) {
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/" VOCABULARY_FILE, p->folder);
-    if (p->rank || !plan_has_lines(&p->plan) || access(path, F_OK) == 0) return STATUS_OK;
+    uint64_t sum;
+    if (p->rank || !plan_has_lines(&p->plan)) return STATUS_OK;
+    if (output_read_note(p->work, "vocabulary", &sum, sizeof sum) && output_has(p->folder, VOCABULARY_FILE, sum))
+        return STATUS_OK;
     log_progress("vocabulary");
     return make_words(p);
 }

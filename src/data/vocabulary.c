@@ -80,13 +80,12 @@ enum status vocabulary_from_words(struct vocabulary *vocabulary, const char *tex
     v.words = malloc((size_t)length);
     v.offset = calloc((size_t)n + 1, sizeof *v.offset);
     v.slots = malloc((size_t)v.n_slots * sizeof *v.slots);
-    enum status status = STATUS_OK;
-    if (!v.words || !v.offset || !v.slots)
-        status = status_fail(STATUS_INTERNAL, "%s: out of memory for %lld words", source, (long long)n);
-    if (!status) {
-        memset(v.slots, -1, (size_t)v.n_slots * sizeof *v.slots);
-        status = fill(&v, text, length, source);
+    if (!v.words || !v.offset || !v.slots) {
+        vocabulary_free(&v);
+        return status_fail(STATUS_INTERNAL, "%s: out of memory for %lld words", source, (long long)n);
     }
+    memset(v.slots, -1, (size_t)v.n_slots * sizeof *v.slots);
+    enum status status = fill(&v, text, length, source);
     if (status)
         vocabulary_free(&v);
     else
@@ -103,7 +102,7 @@ void vocabulary_free(struct vocabulary *vocabulary) {
 
 int32_t vocabulary_find(const struct vocabulary *vocabulary, const char *word, int64_t length) {
     if (vocabulary->bytes) return length == 1 ? vocabulary->symbol_of[(uint8_t)*word] : -1;
-    return vocabulary->slots ? *slot_of(vocabulary, word, length) : -1;
+    return vocabulary->slots && vocabulary->offset ? *slot_of(vocabulary, word, length) : -1;
 }
 
 const char *vocabulary_symbol(const struct vocabulary *vocabulary, int64_t symbol, int64_t *length) {

@@ -135,7 +135,6 @@ static void work_thread(struct work *w) {
 }
 
 enum status work_run(struct work *w) {
-    int threads = w->p->threads < PREPARE_THREADS ? w->p->threads : PREPARE_THREADS;
     w->started = clock_seconds();
     for (int64_t i = 0; i < w->n_units; ++i) {
         if (i % w->p->ranks != w->p->rank) continue;
@@ -143,9 +142,12 @@ enum status work_run(struct work *w) {
         w->p->kept += w->units[i].kept;
         if (!w->units[i].kept) w->bytes_all += bytes_of(w, &w->units[i]);
     }
-#pragma omp parallel num_threads(threads)
+    omp_set_num_threads(w->p->threads < PREPARE_THREADS ? w->p->threads : PREPARE_THREADS);
+#pragma omp parallel
     work_thread(w);
     stream_close(w->stream);
+    for (int64_t i = 0; i < w->n_units && w->settle && !w->status && !w->stopped; ++i)
+        if (is_mine(w, i)) w->status = w->settle(w->p, &w->units[i]);
     free(w->units);
     return w->status;
 }

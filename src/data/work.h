@@ -18,6 +18,7 @@ struct work {
     /* Finishes a unit whose piece (of bytes: its first block) was read; a digest reads by itself. Called by threads
      * beside each other. */
     enum status (*run)(struct preparation *p, const struct unit *unit, struct load *load);
+    enum status (*settle)(struct preparation *p, const struct unit *unit); /* of each once all are run; may be NULL */
     struct unit *units; /* [n_units], the same on all ranks but for `kept`; owned */
     int64_t n_units;
 
