@@ -1,0 +1,1 @@
+vqmoe_test(control unit/control_test.c train)
