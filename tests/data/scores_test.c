@@ -109,7 +109,7 @@ static void test_tables(void **state) {
 static void test_pairs(void **state) {
     (void)state;
     enum { CLASSES = 20 };
-    char *names[CLASSES], bytes[CLASSES][16];
+    char *names[CLASSES], bytes[CLASSES][24];
     struct scores scores;
     assert_int_equal(scores_init(&scores, CLASSES), STATUS_OK);
     for (int c = 0; c < CLASSES; ++c) snprintf(names[c] = bytes[c], sizeof bytes[c], "class %d", c);
