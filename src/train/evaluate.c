@@ -33,7 +33,8 @@ enum status evaluate(struct evaluation *result, struct model *model, const struc
     for (int64_t i = 0, T; i < streams.segments && !stop; ++i) {
         phase_enter(PHASE_VALIDATE);
         FAULT_POINT("evaluation");
-        if ((status = comm_agree(world, streams_read(&streams, i, first, rows, tokens, targets, &T)))) break;
+        if ((status = streams_read(&streams, i, first, rows, tokens, targets, &T)))
+            FATAL_STATUS(status, "%s", status_message()); /* the other ranks are on their way */
         struct pass pass = {.arena = &arenas->here,
                             .host = &arenas->host,
                             .step = step,
@@ -58,5 +59,5 @@ enum status evaluate(struct evaluation *result, struct model *model, const struc
     comm_allreduce(world, &sum, 1, COMM_DOUBLE, COMM_SUM);
     phase_enter(before);
     *result = (struct evaluation){sum / (double)scored, scored, stop};
-    return !status && stop ? STATUS_REQUEUE : status;
+    return stop ? STATUS_REQUEUE : STATUS_OK;
 }
