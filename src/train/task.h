@@ -56,7 +56,7 @@ struct task {
     int64_t batch_examples, correct; /* of the last step, over all ranks */
 };
 
-/* Opens the data; its symbols are those of checkpoint `from`, where that is not NULL, or else the data's own.
+/* Opens the data; a classifier's symbols are those of checkpoint `from`, where that is not NULL, else the data's own.
  * Collective over the world, errors agree; task_close takes a zeroed task too. */
 enum status task_open(struct task *task, const struct config *config, struct comm *world, const char *from);
 void task_close(struct task *task);
