@@ -149,11 +149,11 @@ static bool belongs(const struct records *records, int64_t i, enum share share) 
 static enum status allocate(struct examples *examples, const struct records *records, int64_t bytes, int64_t places) {
     size_t n = (size_t)examples->count;
     snprintf(examples->path, sizeof examples->path, "%s", records->path);
-    examples->bytes = malloc((size_t)bytes);
-    examples->places = malloc((size_t)places);
+    examples->bytes = malloc((size_t)bytes + 1);
+    examples->places = malloc((size_t)places + 1);
     examples->offset = calloc(n + 1, sizeof *examples->offset);
-    examples->label = malloc(n * sizeof *examples->label);
-    examples->place = malloc(n * sizeof *examples->place);
+    examples->label = malloc((n + 1) * sizeof *examples->label);
+    examples->place = malloc((n + 1) * sizeof *examples->place);
     if (examples->bytes && examples->places && examples->offset && examples->label && examples->place) return STATUS_OK;
     return status_fail(STATUS_INTERNAL, "%s: out of memory", records->path);
 }

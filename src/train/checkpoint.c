@@ -326,7 +326,7 @@ enum status checkpoint_check_classes(struct archive *archive, const struct legen
     const char *theirs;
     if (!ours) return STATUS_OK;
     enum status status = archive_read_text(archive, "classes", &theirs);
-    if (!status && strcmp(ours, theirs))
+    if (!status && strcmp(ours, theirs) != 0)
         status = status_fail(STATUS_CHECKPOINT, "%s: classes: expected the %lld of the training data, found others",
                              archive_path(archive), (long long)legend->n_classes);
     free(ours);
