@@ -111,13 +111,14 @@ enum status cli_eval(const struct arguments *arguments, struct comm *world) {
     enum split split = SPLIT_TEST;
     const char *path = arguments->files[0];
     TRY(comm_agree(world, find_split(arguments->split, &split)));
-    TRY(checkpoint_read_config(path, world, &j.config, arguments->overrides, arguments->n_overrides, &vocabulary,
-                               &j.step));
+    enum status status = checkpoint_read_config(path, world, &j.config, arguments->overrides, arguments->n_overrides,
+                                                &vocabulary, &j.step);
     vocabulary_free(&vocabulary);
+    if (status) return status;
     if (j.config.model.kind == MODEL_LM) return eval_language(arguments, split, world);
     if (arguments->noise > 0)
         return comm_agree(world, status_fail(STATUS_CONFIG, "--noise: expected a language model, found a classifier"));
-    enum status status = judged_open(&j, path, world);
+    status = judged_open(&j, path, world);
     if (!status) status = judge(&j, split);
     judged_free(&j);
     return status;
